@@ -1,0 +1,1 @@
+"""Corpus folders as records and arrays."""

@@ -1,0 +1,1 @@
+"""Reads ranking files and says where a model fails; imports no torch."""

@@ -1,0 +1,1 @@
+"""The experiments and tools: one file each, started from the command line."""

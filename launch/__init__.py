@@ -1,0 +1,1 @@
+"""The machine: resources, options, submission, process group; knows no model."""

@@ -1,0 +1,1 @@
+"""One file a retrieval system; protocols.py holds the contract they share."""

@@ -1,0 +1,1 @@
+"""Ranking files, metrics and the engine that fills every score matrix."""

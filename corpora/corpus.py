@@ -1,10 +1,10 @@
 """A corpus folder: images, captions, and which caption belongs to which image.
 
-    corpus.json       schema, counts of each split, source files with sha256, how it was made, what was left out
-    images.parquet    id, split, width, height, class (empty where there is none)
-    captions.parquet  id, split, images (list of the image ids it describes), text
-    images.h5         the encoded image files (corpora.images)
-    regions-*.h5      region features, one file an extractor (corpora.regions)
+corpus.json       schema, counts of each split, source files with sha256, how it was made, what was left out
+images.parquet    id, split, width, height, class (empty where there is none)
+captions.parquet  id, split, images (list of the image ids it describes), text
+images.h5         the encoded image files (corpora.images)
+regions-*.h5      region features, one file an extractor (corpora.regions)
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -244,7 +243,7 @@ class CorpusWriter:
         }
         (self.part / "corpus.json").write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n")
         self._check()
-        os.rename(self.part, self.folder)
+        self.part.rename(self.folder)
 
     def _check(self) -> None:
         """Open what was written: every split must be consistent and every image present in images.h5."""
@@ -254,13 +253,17 @@ class CorpusWriter:
         stored = ImageStore(self.part / "images.h5")
         missing = [image.id for image in self.images if image.id not in stored]
         if missing or len(stored.ids) != len(self.images):
-            raise CorpusError(f"{self.folder}: {len(stored.ids)} images stored for {len(self.images)} records; missing: {missing[:3]}")
+            raise CorpusError(
+                f"{self.folder}: {len(stored.ids)} images stored for {len(self.images)} records; missing: {missing[:3]}"
+            )
 
 
 def _split_of(caption: Caption, split_of: dict[str, str]) -> str:
     unknown = [image for image in caption.images if image not in split_of]
     if unknown or not caption.images:
-        raise CorpusError(f"caption {caption.id} ({caption.text[:60]!r}) describes {unknown[0] if unknown else 'no image'}: no such image")
+        raise CorpusError(
+            f"caption {caption.id} ({caption.text[:60]!r}) describes {unknown[0] if unknown else 'no image'}: no such image"
+        )
     splits = {split_of[image] for image in caption.images}
     if len(splits) > 1:
         raise CorpusError(f"caption {caption.id} describes images of several splits: {', '.join(sorted(splits))}")
@@ -269,7 +272,18 @@ def _split_of(caption: Caption, split_of: dict[str, str]) -> str:
 
 def _image_table(images: list[ImageRecord]) -> pa.Table:
     rows = [asdict(image) for image in images]
-    table = pa.Table.from_pylist(rows, pa.schema([("id", pa.string()), ("split", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("class_name", pa.string())]))
+    table = pa.Table.from_pylist(
+        rows,
+        pa.schema(
+            [
+                ("id", pa.string()),
+                ("split", pa.string()),
+                ("width", pa.int32()),
+                ("height", pa.int32()),
+                ("class_name", pa.string()),
+            ]
+        ),
+    )
     return table.rename_columns(["id", "split", "width", "height", "class"])
 
 

@@ -6,7 +6,6 @@ x1 y1 x2 y2, `ids` (N,) str; one chunk an image, uncompressed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -46,7 +45,9 @@ def write_regions(path: Path, images: Iterable[tuple[str, np.ndarray, np.ndarray
                 file.create_dataset("features", (count, *features.shape), np.float16, chunks=(1, *features.shape))
                 file.create_dataset("boxes", (count, *boxes.shape), np.float32, chunks=(1, *boxes.shape))
             if features.shape != file["features"].shape[1:]:
-                raise StoreError(f"regions of image {image_id}: shape {features.shape}, the first image had {file['features'].shape[1:]}")
+                raise StoreError(
+                    f"regions of image {image_id}: shape {features.shape}, the first image had {file['features'].shape[1:]}"
+                )
             file["features"][len(ids)] = features
             file["boxes"][len(ids)] = boxes
             ids.append(image_id)
@@ -54,15 +55,19 @@ def write_regions(path: Path, images: Iterable[tuple[str, np.ndarray, np.ndarray
             raise StoreError(f"{path}: {count} images were announced and {len(ids)} came")
         check_unique(ids, "image", path.name)
         file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _check_row(image_id: str, features: np.ndarray, boxes: np.ndarray) -> None:
     if features.ndim != 2 or boxes.shape != (len(features), 4):
-        raise StoreError(f"regions of image {image_id}: features {features.shape} and boxes {boxes.shape}; expected (R, D) and (R, 4)")
+        raise StoreError(
+            f"regions of image {image_id}: features {features.shape} and boxes {boxes.shape}; expected (R, D) and (R, 4)"
+        )
     if not (np.isfinite(features).all() and np.isfinite(boxes).all()):
         raise StoreError(f"regions of image {image_id}: a value is NaN or infinite")
     if np.abs(features).max() > np.finfo(np.float16).max:
         raise StoreError(f"regions of image {image_id}: a feature does not fit float16")
     if boxes.min() < -1e-5 or boxes.max() > 1 + 1e-5:
-        raise StoreError(f"regions of image {image_id}: box from {boxes.min():.3f} to {boxes.max():.3f}; divide by the image's width and height first")
+        raise StoreError(
+            f"regions of image {image_id}: box from {boxes.min():.3f} to {boxes.max():.3f}; divide by the image's width and height first"
+        )

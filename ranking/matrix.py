@@ -196,7 +196,7 @@ def write_ranking(path: Path, ranking: Ranking) -> None:
             scores[start : start + len(block)] = block
     with part.open("rb") as written:
         os.fsync(written.fileno())
-    os.replace(part, path)
+    part.replace(path)
 
 
 def read_ranking(path: Path | str) -> Ranking:
@@ -205,7 +205,9 @@ def read_ranking(path: Path | str) -> Ranking:
     if not path.exists():
         blocks = path.with_name(path.name + ".part")
         if blocks.is_dir():
-            raise RankingError(f"{path}: only half done ({len(list(blocks.glob('*.npy')))} blocks stand in {blocks.name}); run its job again to finish it")
+            raise RankingError(
+                f"{path}: only half done ({len(list(blocks.glob('*.npy')))} blocks stand in {blocks.name}); run its job again to finish it"
+            )
         raise RankingError(f"{path}: no such ranking file")
     try:
         file = h5py.File(path, "r")

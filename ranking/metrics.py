@@ -64,7 +64,9 @@ def positions(ranking: Ranking, ties: Ties = "pessimistic") -> Positions:
     values = np.empty(len(ranking.relevant.indices), np.float64)
     for start, block in ranking.blocks():
         lo, hi = ranking.relevant.indptr[[start, start + len(block)]]
-        values[lo:hi] = _block_positions(block, ranking.relevant.indptr[start : start + len(block) + 1] - lo, ranking.relevant.indices[lo:hi], ties)
+        values[lo:hi] = _block_positions(
+            block, ranking.relevant.indptr[start : start + len(block) + 1] - lo, ranking.relevant.indices[lo:hi], ties
+        )
     return Positions(ranking.relevant.indptr, values)
 
 
@@ -128,13 +130,8 @@ def map_at_r(at: Positions) -> float:
     return float(np.mean(at.per_query(hit * (at.order + 1) / (at.values + 1)) / at.counts))
 
 
-def ndcg(at: Positions, k: int, gains: np.ndarray | None = None) -> float:
-    """NDCG@k with gain 2^relevance - 1 and discount log2(rank + 1), rank 1-based; divided by the ideal order of the gallery.
-
-    `gains`: 2^relevance - 1 of each relevant item, in the order of `at.values`; None means binary relevance.
-    """
-    gain = np.ones(len(at.values)) if gains is None else gains
-    dcg = at.per_query(np.where(at.values < k, gain / np.log2(at.values + 2), 0.0))
-    best = np.lexsort((-gain, np.repeat(np.arange(len(at.counts)), at.counts)))
-    ideal = at.per_query(np.where(at.order < k, gain[best] / np.log2(at.order + 2), 0.0))
+def ndcg(at: Positions, k: int) -> float:
+    """NDCG@k with binary relevance: discount 1 / log2(rank + 1), rank 1-based, divided by the ideal order of the gallery."""
+    dcg = at.per_query(np.where(at.values < k, 1 / np.log2(at.values + 2), 0.0))
+    ideal = at.per_query(np.where(at.order < k, 1 / np.log2(at.order + 2), 0.0))
     return float(np.mean(dcg / ideal))

@@ -1,0 +1,19 @@
+"""Fixtures shared by several test folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real test data, which is not part of the project: MISRANK_TEST_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("MISRANK_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real test data: {folder} does not exist (set MISRANK_TEST_DATA)")
+    return folder

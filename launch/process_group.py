@@ -1,0 +1,64 @@
+"""Which process of how many this is, as torch.distributed and accelerate read it from the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """This process among those of the job."""
+
+    rank: int
+    size: int
+    local_rank: int
+    main_host: str
+    port: int
+
+
+def find_place() -> Place | None:
+    """From submitit or from an srun task; None when this is the only process or torchrun has set the variables already."""
+    if "WORLD_SIZE" in os.environ:
+        return None
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        from submitit import JobEnvironment
+
+        job = JobEnvironment()
+        return Place(job.global_rank, job.num_tasks, job.local_rank, _host(job.hostnames[0]), _port(job.job_id))
+    if "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
+        hosts = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", ""))
+        named = subprocess.run(
+            ["scontrol", "show", "hostnames", hosts], capture_output=True, text=True, check=True
+        ).stdout.split()
+        number = {key: int(os.environ[f"SLURM_{key}"]) for key in ("PROCID", "NTASKS", "LOCALID")}
+        return Place(number["PROCID"], number["NTASKS"], number["LOCALID"], _host(named[0]), _port(os.environ["SLURM_JOB_ID"]))
+    return None
+
+
+def join() -> int:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where several processes run; returns this process's rank."""
+    place = find_place()
+    if place is not None and place.size > 1:
+        os.environ |= {
+            "RANK": str(place.rank),
+            "WORLD_SIZE": str(place.size),
+            "LOCAL_RANK": str(place.local_rank),
+            "LOCAL_WORLD_SIZE": os.environ.get("SLURM_NTASKS_PER_NODE", str(place.size)),
+            "MASTER_ADDR": place.main_host,
+            "MASTER_PORT": str(place.port),
+        }
+    return int(os.environ.get("RANK", "0"))
+
+
+def _host(name: str) -> str:
+    """A job on this machine alone needs no name service."""
+    return "127.0.0.1" if name in (socket.gethostname(), "localhost") else name
+
+
+def _port(job_id: str) -> int:
+    """Below the ephemeral range, the same in all tasks, another one after a requeue."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return 20_000 + (int("".join(filter(str.isdigit, job_id)) or "0") * 7 + restarts) % 12_000

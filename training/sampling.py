@@ -1,0 +1,64 @@
+"""Which samples make up which step: a pure function of seed and step, whatever the number of processes or restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+Batch = dict[str, Any]
+MakeBatch = Callable[[np.ndarray, np.random.Generator], Batch]
+"""Sample indices and a generator of the step's own -> the tensors of a batch. Runs in loader workers."""
+
+
+@lru_cache(maxsize=2)
+def epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
+    """A new permutation of all samples for every epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(samples)
+
+
+def step_samples(samples: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Sample indices of one global step. Epochs follow each other without a gap, so every sample comes once an epoch."""
+    places = np.arange(step * batch, (step + 1) * batch)
+    return np.array([epoch_order(samples, seed, place // samples)[place % samples] for place in places])
+
+
+def steps_of(epochs: float, samples: int, batch: int) -> int:
+    """Steps that see every sample `epochs` times, rounded up."""
+    return int(np.ceil(epochs * samples / batch))
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part of every global batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        part = len(values) // self.size
+        return values[self.rank * part : (self.rank + 1) * part]
+
+
+class StepData(Dataset[list[Batch]]):
+    """Item `step` is this process's part of the step's batch, cut into micro-batches for gradient accumulation."""
+
+    def __init__(self, samples: int, batch: int, seed: int, share: Share, accumulate: int, make: MakeBatch) -> None:
+        if batch % (share.size * accumulate):
+            raise ValueError(
+                f"--batch-size {batch}: must be a multiple of {share.size} processes x {accumulate} accumulation steps"
+            )
+        self._plan = (samples, batch, seed)
+        self._share, self._accumulate, self._make = share, accumulate, make
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        samples, batch, seed = self._plan
+        mine = self._share.of(step_samples(samples, batch, seed, step))
+        return [
+            self._make(part, np.random.default_rng([seed, step, self._share.rank, number]))
+            for number, part in enumerate(np.split(mine, self._accumulate))
+        ]

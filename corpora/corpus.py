@@ -13,8 +13,8 @@ import difflib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,17 +145,25 @@ class Corpus:
             np.array(sorted(pairs), np.int64).reshape(-1, 2),
         )
 
+    def __str__(self) -> str:
+        """One line for the terminal: the counts of every split, and how many images were left out."""
+        splits = (f"{name} {n['images']:,} images and {n['captions']:,} captions" for name, n in self.info["splits"].items())
+        left_out = len(self.info["left_out"])
+        return f"{self.folder}: " + ", ".join(splits) + (f"; {left_out:,} images left out" if left_out else "")
+
     @property
     def images(self) -> ImageStore:
         return ImageStore(self.folder / "images.h5")
 
-    def regions(self, extractor: str) -> RegionStore:
-        """Region features by extractor name; a missing one is an error that lists what is there."""
-        path = self.folder / f"regions-{extractor}.h5"
-        if not path.exists():
-            found = sorted(p.stem.removeprefix("regions-") for p in self.folder.glob("regions-*.h5"))
-            raise CorpusError(f"{path}: no such region features; this corpus has: {', '.join(found) or 'none'}")
-        return RegionStore(path)
+    def regions(self, extractor: str = "") -> RegionStore:
+        """Region features by extractor name, or the only ones there are; anything else is an error that lists them."""
+        found = sorted(path.stem.removeprefix("regions-") for path in self.folder.glob("regions-*.h5"))
+        if not extractor and len(found) == 1:
+            extractor = found[0]
+        if extractor not in found:
+            asked = f"no region features {extractor!r}" if extractor else "which region features?"
+            raise CorpusError(f"{self.folder}: {asked} --regions must name one of: {', '.join(found) or '(the corpus has none)'}")
+        return RegionStore(self.folder / f"regions-{extractor}.h5")
 
     def _table(self, name: str, split: str) -> pa.Table:
         path = self.folder / name
@@ -180,6 +188,24 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if info.get("schema") != SCHEMA:
         raise CorpusError(f"{path}: schema {info.get('schema')}, this version reads {SCHEMA}; prepare the corpus again")
     return info
+
+
+def already_made(folder: Path, made_by: Mapping[str, Any], sources: Mapping[str, str]) -> bool:
+    """Whether the folder holds a corpus made by these options from these sources. One made otherwise is a CorpusError that says what differs."""
+    if not (folder / "corpus.json").exists():
+        return False
+    info = _read_info(folder)
+    then, now = {**info["made_by"], **info["sources"]}, {**made_by, **sources}
+    differs = [
+        f"{key} {then.get(key, 'unknown')} there and {now.get(key, 'unknown')} here"
+        for key in {**then, **now}
+        if then.get(key) != now.get(key)
+    ]
+    if differs:
+        raise CorpusError(
+            f"{folder}: holds a corpus that was made otherwise ({'; '.join(differs)}); remove it or choose another folder"
+        )
+    return True
 
 
 @dataclass
@@ -271,20 +297,15 @@ def _split_of(caption: Caption, split_of: dict[str, str]) -> str:
 
 
 def _image_table(images: list[ImageRecord]) -> pa.Table:
-    rows = [asdict(image) for image in images]
-    table = pa.Table.from_pylist(
-        rows,
-        pa.schema(
-            [
-                ("id", pa.string()),
-                ("split", pa.string()),
-                ("width", pa.int32()),
-                ("height", pa.int32()),
-                ("class_name", pa.string()),
-            ]
-        ),
+    return pa.table(
+        {
+            "id": pa.array([image.id for image in images], pa.string()),
+            "split": pa.array([image.split for image in images], pa.string()),
+            "width": pa.array([image.width for image in images], pa.int32()),
+            "height": pa.array([image.height for image in images], pa.int32()),
+            "class": pa.array([image.class_name for image in images], pa.string()),
+        }
     )
-    return table.rename_columns(["id", "split", "width", "height", "class"])
 
 
 def _caption_table(captions: list[Caption], splits: list[str]) -> pa.Table:

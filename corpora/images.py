@@ -20,10 +20,17 @@ from corpora.store import Store, StoreError, check_unique
 
 
 def decode(data: bytes) -> Image.Image:
-    """The picture in an encoded file: upright (EXIF), RGB, uint8. Raises OSError or ValueError if it cannot be decoded."""
-    with Image.open(io.BytesIO(data)) as image:
-        image.load()
-        return ImageOps.exif_transpose(image).convert("RGB")
+    """The picture in an encoded file: upright (EXIF), RGB, uint8; transparency is dropped. Raises OSError or ValueError if it cannot be decoded."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            upright = ImageOps.exif_transpose(image)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Pillow lets SyntaxError, struct.error, DecompressionBombError and others out of damaged files
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    if upright.mode.startswith("I;16"):  # convert() would clip 16-bit grey at 255: a white picture
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    return upright.convert("RGB")
 
 
 class ImageStore(Store):

@@ -1,12 +1,13 @@
 """Region features of a corpus: what a detector or a grid saw in each image.
 
 Layout of regions-<extractor>.h5: `features` (N, R, D) float16, `boxes` (N, R, 4) float32 in [0, 1] as
-x1 y1 x2 y2, `ids` (N,) str; one chunk an image, uncompressed.
+x1 y1 x2 y2, `ids` (N,) str; one chunk an image, uncompressed. Attribute `sources`: JSON, source files and their sha256.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,7 @@ class RegionStore(Store):
             raise StoreError(f"{path}: features {features.shape} and boxes {boxes.shape} disagree for {len(self.ids)} images")
         self.regions: int = features.shape[1]
         self.width: int = features.shape[2]
+        self.sources: dict[str, str] = json.loads(self.file.attrs.get("sources", "{}"))
 
     def read(self, image_ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Features (B, R, D) float16 and boxes (B, R, 4) float32. Rows are read one by one: h5py's fancy indexing is 50 times slower."""
@@ -34,28 +36,44 @@ class RegionStore(Store):
         return features, boxes
 
 
-def write_regions(path: Path, images: Iterable[tuple[str, np.ndarray, np.ndarray]], count: int) -> None:
-    """Store `count` (id, features (R, D), boxes (R, 4)) rows, written aside and renamed. Boxes outside [0, 1] are an error."""
+def write_regions(
+    path: Path, images: Iterable[tuple[str, np.ndarray, np.ndarray]], count: int, sources: Mapping[str, str] | None = None
+) -> None:
+    """Store `count` (id, features (R, D), boxes (R, 4)) rows, written aside and renamed. Boxes outside [0, 1] are an error.
+
+    `sources`: the files the features come from and their sha256.
+    """
     part = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(part, "w") as file:
+            file.attrs["sources"] = json.dumps(dict(sources or {}))
+            ids = _write_rows(file, images, count)
+            if len(ids) != count or not ids:
+                raise StoreError(f"{path}: {count} images were announced and {len(ids)} came")
+            check_unique(ids, "image", path.name)
+            file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_rows(file: h5py.File, images: Iterable[tuple[str, np.ndarray, np.ndarray]], count: int) -> list[str]:
     ids: list[str] = []
-    with h5py.File(part, "w") as file:
-        for image_id, features, boxes in images:
-            _check_row(image_id, features, boxes)
-            if not ids:
-                file.create_dataset("features", (count, *features.shape), np.float16, chunks=(1, *features.shape))
-                file.create_dataset("boxes", (count, *boxes.shape), np.float32, chunks=(1, *boxes.shape))
-            if features.shape != file["features"].shape[1:]:
-                raise StoreError(
-                    f"regions of image {image_id}: shape {features.shape}, the first image had {file['features'].shape[1:]}"
-                )
-            file["features"][len(ids)] = features
-            file["boxes"][len(ids)] = boxes
-            ids.append(image_id)
-        if len(ids) != count:
-            raise StoreError(f"{path}: {count} images were announced and {len(ids)} came")
-        check_unique(ids, "image", path.name)
-        file.create_dataset("ids", data=ids, dtype=h5py.string_dtype())
-    part.replace(path)
+    for image_id, features, boxes in images:
+        _check_row(image_id, features, boxes)
+        if not ids:
+            file.create_dataset("features", (count, *features.shape), np.float16, chunks=(1, *features.shape))
+            file.create_dataset("boxes", (count, *boxes.shape), np.float32, chunks=(1, *boxes.shape))
+        if features.shape != file["features"].shape[1:]:
+            raise StoreError(
+                f"regions of image {image_id}: shape {features.shape}, the first image had {file['features'].shape[1:]}"
+            )
+        if len(ids) == count:
+            raise StoreError(f"regions of image {image_id}: only {count} images were announced")
+        file["features"][len(ids)] = features
+        file["boxes"][len(ids)] = boxes
+        ids.append(image_id)
+    return ids
 
 
 def _check_row(image_id: str, features: np.ndarray, boxes: np.ndarray) -> None:

@@ -23,6 +23,9 @@ def main(config_type: type[Any], resources: Resources, run: Callable[[Any, Path]
     script = Path(run.__code__.co_filename)
     description = (sys.modules["__main__"].__doc__ or "").strip()
     run_dir: Path | None = None
+    if not sys.stderr.isatty():  # read by huggingface_hub and transformers when they are imported
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader workers fork
     try:
         command = parse(config_type, resources, sys.argv[1:], f"{script.parent.name}/{script.name}", description)
         run_dir = open_run_folder(script.stem, command.config, command.launch.name)

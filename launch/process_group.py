@@ -62,3 +62,19 @@ def _port(job_id: str) -> int:
     """Below the ephemeral range, the same in all tasks, another one after a requeue."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     return 20_000 + (int("".join(filter(str.isdigit, job_id)) or "0") * 7 + restarts) % 12_000
+
+
+def device_name() -> str:
+    """The device this process computes on: its own GPU where there is one, else the CPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    # One visible GPU a task (Slurm's --gpus-per-task) or all of the node's
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
+
+
+def loader_workers() -> int:
+    """Processes that read and prepare images: the cores of this task but one, none on a small machine, eight at most."""
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
+    return min(8, cores - 1) if cores > 2 else 0

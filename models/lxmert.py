@@ -63,6 +63,9 @@ class Lxmert(LxmertPreTrainedModel):
         self.lxmert = LxmertModel(config)
         self.cls = MatchHead(config.hidden_size) if config.head == "match" else BinaryHead(config.hidden_size)
         self.post_init()
+        last = self.lxmert.encoder.x_layers[-1]
+        for unread in (last.visn_self_att, last.visn_inter, last.visn_output):
+            unread.requires_grad_(False)  # the pooler never reads the last vision output, so no gradient reaches these
 
     def encode_images(self, batch: Batch) -> States:
         """`features` (I, R, feature width), `boxes` (I, R, 4) in [0, 1] -> vision layers' output (I, R, D)."""

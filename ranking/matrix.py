@@ -1,6 +1,6 @@
 """The ranking file: every score of one model on one split, with named axes.
 
-HDF5: `scores` (queries, items) float32, chunked; `queries/id`, `items/id` with attribute `kind` (image or text);
+HDF5: `scores` (queries, items) float32, chunked, with checksums; `queries/id`, `items/id` with attribute `kind` (image or text);
 `relevant/indptr`, `relevant/indices` (CSR over queries); file attributes: schema, model, checkpoint, corpus, split,
 digest (of the split), config, revision, score_meaning. Rows are images as the engine writes it; `.T` reads the other
 direction from the same numbers.
@@ -9,17 +9,21 @@ direction from the same numbers.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import h5py
 import numpy as np
 
 SCHEMA = 1
 ROWS_AT_ONCE = 256
+CHUNK = 256
+"""Side of a square chunk of stored scores: reading ROWS_AT_ONCE rows or as many columns touches each byte once."""
 
 Kind = Literal["image", "text"]
 
@@ -36,8 +40,13 @@ class Axis:
     ids: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.kind not in ("image", "text"):
+        if self.kind not in get_args(Kind):
             raise RankingError(f"axis kind {self.kind!r}: must be image or text")
+        if not self.ids:
+            raise RankingError(f"{self.kind} axis: no ids; there is nothing to rank")
+        odd = next((i for i in self.ids if not isinstance(i, str) or "\0" in i), None)
+        if odd is not None:
+            raise RankingError(f"{self.kind} axis: id {odd!r}: must be a string without NUL characters")
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
@@ -46,14 +55,29 @@ class Axis:
 
 @dataclass(frozen=True)
 class Relevance:
-    """Which items are relevant to each query, as CSR: those of query q are indices[indptr[q]:indptr[q + 1]], sorted."""
+    """Which items are relevant to each query, as CSR: those of query q are indices[indptr[q]:indptr[q + 1]], ascending."""
 
     indptr: np.ndarray
     indices: np.ndarray
 
+    def __post_init__(self) -> None:
+        for name, values in (("indptr", self.indptr), ("indices", self.indices)):
+            if values.ndim != 1 or values.dtype.kind != "i":
+                raise RankingError(f"relevance: {name} is {values.dtype} {values.shape}, must be one row of signed integers")
+        ends = self.indptr[:1].tolist() + self.indptr[-1:].tolist()
+        if ends != [0, len(self.indices)] or (np.diff(self.indptr) < 0).any():
+            raise RankingError(f"relevance: indptr must rise from 0 to the number of pairs, {len(self.indices)}")
+        queries = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        bad = np.flatnonzero((np.diff(queries) == 0) & (np.diff(self.indices) <= 0))
+        if len(bad):
+            query, item = queries[bad[0] + 1], self.indices[bad[0] + 1]
+            raise RankingError(f"relevance: items of query {query} must ascend without repeats, item {item} does not")
+
     @classmethod
     def from_pairs(cls, pairs: np.ndarray, queries: int) -> Relevance:
-        """From (P, 2) int pairs (query index, item index)."""
+        """From (P, 2) int pairs (query index, item index), in any order."""
+        if len(pairs) and not 0 <= pairs[:, 0].min() <= pairs[:, 0].max() < queries:
+            raise RankingError(f"relevance names queries {pairs[:, 0].min()} to {pairs[:, 0].max()}, there are {queries}")
         pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
         indptr = np.zeros(queries + 1, np.int64)
         np.cumsum(np.bincount(pairs[:, 0], minlength=queries), out=indptr[1:])
@@ -86,6 +110,8 @@ class Provenance:
     """The job's config, as JSON."""
     revision: str = ""
     """git revision of the code."""
+    weights: str = ""
+    """First digits of the sha256 over the model's weights."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +131,10 @@ class Ranking:
         if shape != (len(self.queries.ids), len(self.items.ids)):
             raise RankingError(f"scores {shape} do not fit {len(self.queries.ids)} queries and {len(self.items.ids)} items")
         indptr, indices = self.relevant.indptr, self.relevant.indices
-        if len(indptr) != shape[0] + 1 or indptr[0] != 0 or indptr[-1] != len(indices) or (np.diff(indptr) < 0).any():
-            raise RankingError(f"relevance does not fit {shape[0]} queries")
+        if len(indptr) != shape[0] + 1:
+            raise RankingError(f"relevance of {len(indptr) - 1} queries does not fit {shape[0]} queries")
         if len(indices) and not 0 <= indices.min() <= indices.max() < shape[1]:
-            raise RankingError(f"relevance names item {indices.max()}, there are {shape[1]}")
+            raise RankingError(f"relevance names items {indices.min()} to {indices.max()}, there are {shape[1]}")
 
     @property
     def T(self) -> Ranking:
@@ -128,24 +154,33 @@ class Ranking:
         return self if self.queries.kind == kind else self.T
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Scores of queries start..stop-1, (stop - start, items) float32. Non-finite values raise, naming query and item."""
-        block = np.asarray(self.scores[:, start:stop].T if self.transposed else self.scores[start:stop], np.float32)
+        """Scores of queries start..stop-1, (stop - start, items) float32: read, never write to them.
+
+        A score that is not finite raises RankingError naming query and item, a damaged file one naming the file.
+        """
+        try:
+            block = self.scores[:, start:stop].T if self.transposed else self.scores[start:stop]
+        except OSError as error:  # a checksum that does not hold
+            name = self.scores.file.filename  # type: ignore[union-attr]
+            raise RankingError(f"{name}: scores are damaged ({error}); rank again") from None
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
+            block = np.ascontiguousarray(block, np.float32)
         check_finite(block, self.queries.ids[start:stop], self.items.ids)
         return block
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """(first query, rows) over all queries."""
         for start in range(0, len(self.queries.ids), ROWS_AT_ONCE):
-            yield start, self.rows(start, min(start + ROWS_AT_ONCE, len(self.queries.ids)))
+            yield start, self.rows(start, start + ROWS_AT_ONCE)
 
     def select(self, query_ids: Iterable[str], item_ids: Iterable[str]) -> Ranking:
-        """The sub-matrix of these queries and items, in this ranking's order; unknown ids raise."""
-        rows, columns = _positions(self.queries, query_ids), _positions(self.items, item_ids)
+        """The sub-matrix of these queries and items, in this ranking's order, in memory; unknown ids raise."""
+        rows, columns = _indices(self.queries, query_ids), _indices(self.items, item_ids)
         scores = np.empty((len(rows), len(columns)), np.float32)
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            some = rows[start : start + ROWS_AT_ONCE]
-            block = self.rows(some[0], some[-1] + 1)
-            scores[start : start + len(some)] = block[some - some[0]][:, columns]
+        for start in range(0, len(self.queries.ids), ROWS_AT_ONCE):
+            lo, hi = np.searchsorted(rows, (start, start + ROWS_AT_ONCE))
+            if lo < hi:
+                scores[lo:hi] = self.rows(start, start + ROWS_AT_ONCE)[np.ix_(rows[lo:hi] - start, columns)]
         pairs = self.relevant.pairs()
         pairs = pairs[np.isin(pairs[:, 0], rows) & np.isin(pairs[:, 1], columns)]
         local = np.stack([np.searchsorted(rows, pairs[:, 0]), np.searchsorted(columns, pairs[:, 1])], axis=1)
@@ -158,7 +193,7 @@ class Ranking:
         )
 
 
-def _positions(axis: Axis, ids: Iterable[str]) -> np.ndarray:
+def _indices(axis: Axis, ids: Iterable[str]) -> np.ndarray:
     where = {key: i for i, key in enumerate(axis.ids)}
     try:
         return np.array(sorted(where[key] for key in ids), np.int64)
@@ -178,25 +213,54 @@ def check_finite(block: np.ndarray, query_ids: Sequence[str], item_ids: Sequence
     )
 
 
-def write_ranking(path: Path, ranking: Ranking) -> None:
-    """Store a ranking, written aside, flushed and renamed. The bytes depend on the content alone."""
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Where to write a file that shall take its name only when it is whole: flushed and renamed after the block, removed after an error."""
     part = path.with_name(path.name + ".writing")
+    try:
+        yield part
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_ranking(path: Path, ranking: Ranking) -> None:
+    """Store a ranking, whole or not at all. The bytes depend on the content alone. A full disk raises RankingError."""
     shape = len(ranking.queries.ids), len(ranking.items.ids)
-    with h5py.File(part, "w", libver="v110") as file:
-        file.attrs["schema"] = SCHEMA
-        for key, value in asdict(ranking.provenance).items():
-            file.attrs[key] = value
-        for name, axis in (("queries", ranking.queries), ("items", ranking.items)):
-            group = file.create_group(name)
-            group.attrs["kind"] = axis.kind
-            group.create_dataset("id", data=list(axis.ids), dtype=h5py.string_dtype())
-        file["relevant/indptr"], file["relevant/indices"] = ranking.relevant.indptr, ranking.relevant.indices
-        scores = file.create_dataset("scores", shape, np.float32, chunks=(min(shape[0], 128), min(shape[1], 1024)))
-        for start, block in ranking.blocks():
-            scores[start : start + len(block)] = block
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.replace(path)
+    with written_aside(path) as part:
+        _reserve(part, int(4.3 * math.prod(size + CHUNK for size in shape)) + 200 * sum(shape))
+        with h5py.File(part, "w", libver="v110") as file:
+            _fill(file, ranking)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Meet a full disk or quota here: HDF5 would end the process with a segmentation fault."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise RankingError(f"{path}: no room for {size / 1e6:.0f} MB ({error.strerror}); free some and run again") from None
+
+
+def _fill(file: h5py.File, ranking: Ranking) -> None:
+    file.attrs["schema"] = SCHEMA
+    for key, value in asdict(ranking.provenance).items():
+        file.attrs[key] = value
+    for name, axis in (("queries", ranking.queries), ("items", ranking.items)):
+        group = file.create_group(name)
+        group.attrs["kind"] = axis.kind
+        group.create_dataset("id", data=list(axis.ids), dtype=h5py.string_dtype())
+    for name, values in asdict(ranking.relevant).items():
+        file.create_dataset(f"relevant/{name}", data=values, chunks=(1024,), maxshape=(None,), fletcher32=True)
+    shape = len(ranking.queries.ids), len(ranking.items.ids)
+    chunks = min(shape[0], CHUNK), min(shape[1], CHUNK)
+    scores = file.create_dataset("scores", shape, np.float32, chunks=chunks, fletcher32=True)
+    for start, block in ranking.blocks():
+        scores[start : start + len(block)] = block
 
 
 def read_ranking(path: Path | str) -> Ranking:
@@ -210,17 +274,20 @@ def read_ranking(path: Path | str) -> Ranking:
             )
         raise RankingError(f"{path}: no such ranking file")
     try:
-        file = h5py.File(path, "r")
-        if file.attrs.get("schema") != SCHEMA:
-            raise RankingError(f"{path}: schema {file.attrs.get('schema')}, this version reads {SCHEMA}")
-        queries, items = (Axis(file[name].attrs["kind"], tuple(file[name]["id"].asstr()[:])) for name in ("queries", "items"))
-        relevant = Relevance(file["relevant/indptr"][:], file["relevant/indices"][:])
-        provenance = Provenance(**{key: str(file.attrs[key]) for key in Provenance.__dataclass_fields__})
-        return Ranking(queries, items, relevant, file["scores"], provenance)
+        return _opened(h5py.File(path, "r"))
     except RankingError as error:
-        raise RankingError(f"{path}: {error}".replace(f"{path}: {path}", f"{path}")) from None
-    except (OSError, KeyError) as error:
+        raise RankingError(f"{path}: {error}") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise RankingError(f"{path}: not a whole ranking file ({error}); rank again") from None
+
+
+def _opened(file: h5py.File) -> Ranking:
+    if file.attrs.get("schema") != SCHEMA:
+        raise RankingError(f"schema {file.attrs.get('schema')}, this version reads {SCHEMA}; rank again")
+    queries, items = (Axis(file[name].attrs["kind"], tuple(file[name]["id"].asstr()[:])) for name in ("queries", "items"))
+    relevant = Relevance(file["relevant/indptr"][:], file["relevant/indices"][:])
+    provenance = Provenance(**{key: str(file.attrs[key]) for key in Provenance.__dataclass_fields__})
+    return Ranking(queries, items, relevant, file["scores"], provenance)
 
 
 def config_json(config: object) -> str:

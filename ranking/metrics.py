@@ -21,11 +21,18 @@ Ties = Literal["pessimistic", "optimistic", "expected"]
 class Positions:
     """Where the relevant items of each query stand: those of query q are values[indptr[q]:indptr[q + 1]], ascending, 0-based.
 
-    Under the expected tie policy positions are multiples of one half.
+    Integers; under the expected tie policy multiples of one half.
     """
 
     indptr: np.ndarray
     values: np.ndarray
+
+    def __post_init__(self) -> None:
+        if len(self.indptr) < 2 or (self.counts < 1).any() or self.indptr[0] != 0 or self.indptr[-1] != len(self.values):
+            raise RankingError("positions: every query needs at least one relevant item")
+        steps = np.where(self.order == 0, self.values + 1, np.diff(self.values, prepend=0))
+        if not (steps >= 1).all():  # also false for NaN
+            raise RankingError("positions: relevant items of a query must stand at different places, ascending, counted from 0")
 
     @property
     def counts(self) -> np.ndarray:
@@ -42,61 +49,72 @@ class Positions:
         """0, 1, 2, ... within each query: how many relevant items stand above."""
         return np.arange(len(self.values)) - np.repeat(self.indptr[:-1], self.counts)
 
+    def within(self, k: int | np.ndarray) -> np.ndarray:
+        """Which relevant items stand among the first k. Halfway between places k and k + 1 is not among them."""
+        result: np.ndarray = self.values <= k - 1
+        return result
+
     def per_query(self, values: np.ndarray) -> np.ndarray:
         """Sum of a value per relevant item over each query."""
-        return np.add.reduceat(values, self.indptr[:-1])
+        return np.add.reduceat(values, self.indptr[:-1], dtype=float)
 
 
 def positions(ranking: Ranking, ties: Ties = "pessimistic") -> Positions:
-    """Positions of every relevant item. A query without a relevant item or a non-finite score raises RankingError.
+    """Positions of every relevant item. A query without a relevant item or a non-finite score raises RankingError."""
+    check_policy(ties)
+    return positions_by_policy(ranking)[ties]
+
+
+def check_policy(ties: Ties) -> None:
+    """RankingError if this is not the name of a tie policy."""
+    if ties not in get_args(Ties):
+        raise RankingError(f"tie policy {ties!r}: must be one of {', '.join(get_args(Ties))}")
+
+
+def positions_by_policy(ranking: Ranking) -> dict[Ties, Positions]:
+    """`positions` under every tie policy, in one pass over the scores.
 
     Position of a relevant item = irrelevant items scored strictly higher + tied irrelevant items times 0, 1/2 or 1
     + relevant items placed before it. No sort of the gallery is needed: counting is enough.
     """
-    if ties not in get_args(Ties):
-        raise RankingError(f"tie policy {ties!r}: must be one of {', '.join(get_args(Ties))}")
-    empty = np.flatnonzero(np.diff(ranking.relevant.indptr) == 0)
+    indptr, indices = ranking.relevant.indptr, ranking.relevant.indices
+    empty = np.flatnonzero(np.diff(indptr) == 0)
     if len(empty):
         raise RankingError(
             f"{len(empty)} of {len(ranking.queries.ids)} {ranking.queries.kind} queries have no relevant item, the first: "
             f"{ranking.queries.ids[empty[0]]!r}; select the queries that have one"
         )
-    values = np.empty(len(ranking.relevant.indices), np.float64)
+    best, worst = np.empty(len(indices), np.int64), np.empty(len(indices), np.int64)
     for start, block in ranking.blocks():
-        lo, hi = ranking.relevant.indptr[[start, start + len(block)]]
-        values[lo:hi] = _block_positions(
-            block, ranking.relevant.indptr[start : start + len(block) + 1] - lo, ranking.relevant.indices[lo:hi], ties
-        )
-    return Positions(ranking.relevant.indptr, values)
+        for query, row in enumerate(block, start):
+            mine = slice(indptr[query], indptr[query + 1])
+            best[mine], worst[mine] = _row_positions(row, indices[mine])
+    return {
+        "pessimistic": Positions(indptr, worst),
+        "optimistic": Positions(indptr, best),
+        "expected": Positions(indptr, (best + worst) / 2),
+    }
 
 
-def _block_positions(block: np.ndarray, indptr: np.ndarray, indices: np.ndarray, ties: Ties) -> np.ndarray:
-    """Positions of the relevant items of one block of rows, flat, ascending within a row."""
-    row = np.repeat(np.arange(len(block)), np.diff(indptr))
-    relevant = block[row, indices]
-    ordered = relevant[np.lexsort((-relevant, row))]
-    irrelevant = block.copy()
-    irrelevant[row, indices] = -np.inf
-    irrelevant.sort(axis=1)
-    above, upto = np.empty(len(ordered)), np.empty(len(ordered))
-    for i in range(len(block)):
-        mine = slice(indptr[i], indptr[i + 1])
-        above[mine] = block.shape[1] - np.searchsorted(irrelevant[i], ordered[mine], side="right")
-        upto[mine] = block.shape[1] - np.searchsorted(irrelevant[i], ordered[mine], side="left")
-    weight = {"pessimistic": 1.0, "optimistic": 0.0, "expected": 0.5}[ties]
-    before = np.arange(len(ordered)) - np.repeat(indptr[:-1], np.diff(indptr))
-    result: np.ndarray = above + weight * (upto - above) + before
-    return result
+def _row_positions(row: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Optimistic and pessimistic positions of one query's relevant items, ascending."""
+    irrelevant = row.copy()
+    irrelevant[relevant] = -np.inf  # never counted: every score is finite
+    scores = np.sort(row[relevant])[::-1]
+    order = np.arange(len(scores))
+    above = np.array([np.count_nonzero(irrelevant > score) for score in scores])
+    upto = np.array([np.count_nonzero(irrelevant >= score) for score in scores])
+    return above + order, upto + order
 
 
 def recall_any(at: Positions, k: int) -> float:
     """R@k of the image-text literature: share of queries with a relevant item among the first k."""
-    return float(np.mean(at.first < k))
+    return float(np.mean(at.within(k)[at.indptr[:-1]]))
 
 
 def recall_fraction(at: Positions, k: int) -> float:
     """True recall at k: share of a query's relevant items among the first k, averaged over queries."""
-    return float(np.mean(at.per_query((at.values < k).astype(float)) / at.counts))
+    return float(np.mean(at.per_query(at.within(k)) / at.counts))
 
 
 def median_rank(at: Positions) -> float:
@@ -121,17 +139,17 @@ def mean_average_precision(at: Positions) -> float:
 
 def r_precision(at: Positions) -> float:
     """Share of relevant items among the first R, R being the query's number of relevant items."""
-    return float(np.mean(at.per_query((at.values < np.repeat(at.counts, at.counts)).astype(float)) / at.counts))
+    return float(np.mean(at.per_query(at.within(np.repeat(at.counts, at.counts))) / at.counts))
 
 
 def map_at_r(at: Positions) -> float:
     """MAP@R (Musgrave et al. 2020, "A Metric Learning Reality Check"): mean over i <= R of precision@i at hits, divided by R."""
-    hit = at.values < np.repeat(at.counts, at.counts)
+    hit = at.within(np.repeat(at.counts, at.counts))
     return float(np.mean(at.per_query(hit * (at.order + 1) / (at.values + 1)) / at.counts))
 
 
 def ndcg(at: Positions, k: int) -> float:
     """NDCG@k with binary relevance: discount 1 / log2(rank + 1), rank 1-based, divided by the ideal order of the gallery."""
-    dcg = at.per_query(np.where(at.values < k, 1 / np.log2(at.values + 2), 0.0))
+    dcg = at.per_query(np.where(at.within(k), 1 / np.log2(at.values + 2), 0.0))
     ideal = at.per_query(np.where(at.order < k, 1 / np.log2(at.order + 2), 0.0))
     return float(np.mean(dcg / ideal))

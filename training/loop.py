@@ -11,9 +11,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,53 +25,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from training import checkpoints
-from training.sampling import Batch, MakeBatch, Share, StepData
+from training.learning import Learning
+from training.sampling import Batch, MakeBatch, Share, StepData, step_samples
 from training.tracking import Tracker
-
-Precision = Literal["no", "bf16", "fp16"]
 
 
 class TrainingError(ValueError):
     """Training cannot go on; the message says at which step and why."""
 
 
-class Trainee(Protocol):
-    """What the loop trains: `forward(batch)` gives the loss; `model` is what is saved and ranked with."""
-
-    model: nn.Module
-
-    def __call__(self, batch: Batch) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to learn."""
-
-    steps: int
-    batch_size: int
-    """Samples of one step over all processes and accumulation steps."""
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    decay: Literal["linear", "cosine", "none"]
-    clip: float
-    """Largest gradient norm; 0 = no clipping."""
-    accumulate: int
-    precision: Precision
-    seed: int
-    evaluate_every: int
-    """Steps between validations; there is one at the end in any case."""
-    save_every: int
-    """Steps between checkpoints; there is one at every validation in any case."""
-    log_every: int = 20
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a 0-based step: linear warm-up, then decay to zero at the end."""
-        if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        factor = {"linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "none": 1.0}[self.decay]
-        return self.learning_rate * factor
+LOG_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -84,9 +48,11 @@ class Data:
     workers: int = 0
 
 
-def process_group(precision: Precision) -> Accelerator:
+def process_group(precision: str) -> Accelerator:
     """accelerate's view of the processes; raises if it sees fewer of them than were started (each would train alone)."""
     cpu = not torch.cuda.is_available()
+    if cpu and precision == "fp16":
+        raise TrainingError("--precision fp16 needs a GPU; use bf16 or no")
     accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
@@ -95,44 +61,48 @@ def process_group(precision: Precision) -> Accelerator:
 
 
 class Loop:
-    """One training run in one run folder."""
+    """One training run in one run folder.
+
+    `trainee.forward(batch)` gives the loss; `trainee.model` is the part that is saved, resumed and ranked with.
+    """
 
     def __init__(
         self,
         trainee: nn.Module,
         data: Data,
-        plan: Plan,
+        learning: Learning,
         run_dir: Path,
         accelerator: Accelerator,
         save_model: Callable[[Path], None],
         validate: Callable[[], dict[str, Any]],
     ) -> None:
-        self.plan, self.data, self.accelerator, self.run_dir = plan, data, accelerator, run_dir
+        self.learning, self.data, self.accelerator, self.run_dir = learning, data, accelerator, run_dir
+        self.steps = learning.total_steps(data.samples)
         self.save_model, self.validate = save_model, validate
-        self.model: nn.Module = trainee.model
+        self.model = cast(nn.Module, trainee.model)
         trainee.to(accelerator.device)
-        optimizer = torch.optim.AdamW(_parameter_groups(trainee, plan.weight_decay), lr=plan.learning_rate)
+        optimizer = torch.optim.AdamW(_parameter_groups(trainee, learning.weight_decay), lr=learning.learning_rate)
         self.trainee, self.optimizer = accelerator.prepare(trainee, optimizer)
         self.folder = run_dir / "checkpoints"
-        self.state: dict[str, Any] = {"step": 0, "best": None, "losses": [], "plan": _sizes(plan)}
+        self.state: dict[str, Any] = {"step": 0, "best": None, "losses": [], "plan": self._plan()}
 
     def run(self, wandb: bool, config: dict[str, Any]) -> dict[str, Any]:
         """Train to the end and return the best validation figures. Goes on from the newest whole checkpoint."""
         self._resume()
-        main = self.accelerator.is_main_process
+        learning, main = self.learning, self.accelerator.is_main_process
         tracker = Tracker(self.run_dir, self.state["step"], wandb, config) if main else None
-        clock = _Clock(self.state["step"], self.plan.steps, main)
+        clock = _Clock(self.state["step"], self.steps, main)
         try:
             for step, micro_batches in self._batches():
                 loss, norm = self._step(step, micro_batches)
                 self.state["losses"].append(loss)
                 self.state["step"] = done = step + 1
-                if done % self.plan.log_every == 0 or done == self.plan.steps:
+                if done % LOG_EVERY == 0 or done == self.steps:
                     self._log(tracker, clock, norm)
-                validating = done % self.plan.evaluate_every == 0 or done == self.plan.steps
+                validating = done % learning.validation_steps(self.data.samples) == 0 or done == self.steps
                 if validating:
                     self._validate(tracker)
-                if validating or done % self.plan.save_every == 0:
+                if validating or done % learning.save_every == 0:
                     self._save()
         finally:
             if tracker is not None:
@@ -142,36 +112,38 @@ class Loop:
     def _batches(self) -> Iterator[tuple[int, list[Batch]]]:
         start = self.state["step"]
         share = Share(self.accelerator.process_index, self.accelerator.num_processes)
-        data = StepData(self.data.samples, self.plan.batch_size, self.plan.seed, share, self.plan.accumulate, self.data.make)
+        data = StepData(
+            self.data.samples, self.learning.batch_size, self.learning.seed, share, self.learning.accumulate, self.data.make
+        )
         loader = DataLoader(
             data,
             batch_size=None,
-            sampler=range(start, self.plan.steps),
+            sampler=range(start, self.steps),
             num_workers=self.data.workers,
             # An iterator without a generator of its own draws from the global one, and a resumed run then differs.
             generator=torch.Generator(),
         )
-        return zip(range(start, self.plan.steps), loader, strict=True)
+        return zip(range(start, self.steps), loader, strict=True)
 
     def _step(self, step: int, micro_batches: list[Batch]) -> tuple[float, float]:
         """One optimizer step. Returns the mean loss over all processes and the gradient norm."""
-        plan, accelerator = self.plan, self.accelerator
-        rate = plan.rate(step)
+        learning, accelerator = self.learning, self.accelerator
+        rate = learning.rate(step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch.manual_seed(int(np.random.SeedSequence([plan.seed, step, accelerator.process_index]).generate_state(1)[0]))
+        torch.manual_seed(int(np.random.SeedSequence([learning.seed, step, accelerator.process_index]).generate_state(1)[0]))
         self.trainee.train()
         total = torch.zeros((), device=accelerator.device)
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
-            with accelerator.autocast() if last else accelerator.no_sync(self.trainee):
+            with nullcontext() if last else accelerator.no_sync(self.trainee):
                 loss = self._loss(batch) / len(micro_batches)
                 accelerator.backward(loss)
             total += loss.detach()
         loss_value = float(accelerator.reduce(total, "mean"))
         if not math.isfinite(loss_value):
             self._not_finite(loss_value, step, rate)
-        norm = float(accelerator.clip_grad_norm_(self.trainee.parameters(), plan.clip or math.inf))
+        norm = float(accelerator.clip_grad_norm_(self.trainee.parameters(), learning.clip or math.inf))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss_value, norm
@@ -183,9 +155,7 @@ class Loop:
 
     def _not_finite(self, loss: float, step: int, rate: float) -> None:
         share = Share(self.accelerator.process_index, self.accelerator.num_processes)
-        from training.sampling import step_samples
-
-        samples = share.of(step_samples(self.data.samples, self.plan.batch_size, self.plan.seed, step))
+        samples = share.of(step_samples(self.data.samples, self.learning.batch_size, self.learning.seed, step))
         raise TrainingError(
             f"loss {loss} at step {step + 1}, learning rate {rate:.3g}, process {share.rank}; samples: "
             f"{', '.join(self.data.describe(samples))}. The last checkpoint is whole; try a lower --learning-rate or --precision no"
@@ -196,11 +166,11 @@ class Loop:
         self.state["losses"] = []
         row = {
             "step": step,
-            "epoch": round(step * self.plan.batch_size / self.data.samples, 4),
+            "epoch": round(step * self.learning.batch_size / self.data.samples, 4),
             "loss": sum(losses) / len(losses),
         }
-        row |= {"learning_rate": self.plan.rate(step - 1), "gradient_norm": norm}
-        row["samples_per_second"] = round(clock.tell(step, row["loss"]) * self.plan.batch_size, 2)
+        row |= {"learning_rate": self.learning.rate(step - 1, self.steps), "gradient_norm": norm}
+        row["samples_per_second"] = round(clock.tell(step, row["loss"]) * self.learning.batch_size, 2)
         if tracker is not None:
             tracker.log(row)
 
@@ -235,6 +205,11 @@ class Loop:
             torch.save(self.accelerator.scaler.state_dict(), folder / "scaler.pt")
         (folder / "training.json").write_text(json.dumps(self.state))
 
+    def _plan(self) -> dict[str, Any]:
+        """What must not change between a checkpoint and its resumption."""
+        learning = self.learning
+        return {"steps": self.steps, "samples": self.data.samples, "batch_size": learning.batch_size, "seed": learning.seed}
+
     def _resume(self) -> None:
         found = checkpoints.newest(self.folder)
         if found is None:
@@ -252,12 +227,7 @@ class Loop:
             self.accelerator.scaler.load_state_dict(torch.load(found / "scaler.pt", weights_only=True))
         self.state = state
         if self.accelerator.is_main_process:
-            print(f"going on at step {state['step']} of {self.plan.steps} from {found}", flush=True)
-
-
-def _sizes(plan: Plan) -> dict[str, Any]:
-    """What must not change between a checkpoint and its resumption."""
-    return {"steps": plan.steps, "batch_size": plan.batch_size, "seed": plan.seed, "learning_rate": plan.learning_rate}
+            print(f"going on at step {state['step']} of {self.steps} from {found}", flush=True)
 
 
 def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -27,11 +27,6 @@ def step_samples(samples: int, batch: int, seed: int, step: int) -> np.ndarray:
     return np.array([epoch_order(samples, seed, place // samples)[place % samples] for place in places])
 
 
-def steps_of(epochs: float, samples: int, batch: int) -> int:
-    """Steps that see every sample `epochs` times, rounded up."""
-    return int(np.ceil(epochs * samples / batch))
-
-
 @dataclass(frozen=True)
 class Share:
     """This process's part of every global batch."""

@@ -1,0 +1,167 @@
+"""Everything the report says about one or more rankings of one split, before it is laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, Literal
+
+import numpy as np
+
+from corpora.corpus import Corpus, Split
+from error_analysis.comparison import Shift, check_same_split, compare, related
+from error_analysis.mining import DIRECTIONS, Direction, Example, Mined, Retrieval, chosen, easy, examples, hard, mine
+from ranking.evaluate import evaluate
+from ranking.matrix import Provenance, Ranking, RankingError
+from ranking.metrics import Ties
+
+Level = Literal["hard", "easy", "chosen"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What counts as hard, easy and much worse, in places, and which examples are kept."""
+
+    hard: int = 10
+    """Hard: no truth among the first so many."""
+    easy: int = 1
+    """Easy: a truth among the first so many."""
+    top: int = 10
+    """A model does well where it has a truth among the first so many,"""
+    gap: int = 10
+    """and another much worse where it has it at least so many places later."""
+    sample: int = 40
+    """Examples of a list; 0 for all."""
+    seed: int = 0
+    ties: Ties = "pessimistic"
+    images: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("hard", 1), ("easy", 1), ("top", 1), ("gap", 1), ("sample", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"--{name} {getattr(self, name)}: must be at least {least}")
+
+    def ids(self, direction: Direction) -> tuple[str, ...]:
+        """The chosen queries of a direction."""
+        return self.images if direction == "i2t" else self.captions
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ranking under its name in the report."""
+
+    name: str
+    provenance: Provenance
+    metrics: dict[str, Any]
+    retrievals: dict[Direction, Retrieval]
+    mined: dict[Level, dict[Direction, Mined]]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Queries on which one model does well and another much worse: all of them, and examples (better, worse) of the widest gaps."""
+
+    better: str
+    worse: str
+    shifts: dict[Direction, tuple[Shift, ...]]
+    examples: dict[Direction, tuple[tuple[Example, Example], ...]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One or more models on one split, and every ordered pair of them."""
+
+    corpus: str
+    split: Split
+    options: Options
+    models: tuple[Model, ...]
+    contrasts: tuple[Contrast, ...]
+
+    def ranks(self, direction: Direction) -> dict[str, dict[str, float]]:
+        """0-based rank of the truth by query id and model name."""
+        table: dict[str, dict[str, float]] = {}
+        for model in self.models:
+            retrieval = model.retrievals[direction]
+            for query, rank in zip(retrieval.ranking.queries.ids, retrieval.ranks.tolist(), strict=True):
+                table.setdefault(query, {})[model.name] = rank
+        return table
+
+
+def analyse(rankings: dict[str, Ranking], corpus: Corpus, options: Options) -> Analysis:
+    """Analyse rankings, by name, of one split of this corpus. A RankingError says which one is of another split or corpus."""
+    first, *others = rankings
+    for name in others:
+        with _said_of(f"{first} and {name}"):
+            check_same_split(rankings[first], rankings[name])
+    models = []
+    for name, ranking in rankings.items():
+        with _said_of(name):
+            split = split_of(corpus, ranking)
+            models.append(_model(name, ranking, options))
+    contrasts = tuple(_contrast(better, worse, options) for better, worse in permutations(models, 2))
+    return Analysis(corpus.name, split, options, tuple(models), contrasts)
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """Name the model in the error."""
+    try:
+        yield
+    except RankingError as error:
+        raise RankingError(f"{name}: {error}") from None
+
+
+def split_of(corpus: Corpus, ranking: Ranking) -> Split:
+    """The records a ranking speaks of: its split, or those images of it that were ranked.
+
+    A ranking of another corpus raises RankingError: by the split's digest, or where the file has none, by ids and relevance.
+    """
+    whole = corpus.split(ranking.provenance.split)
+    images, texts = set(ranking.by("image").queries.ids), set(ranking.by("text").queries.ids)
+    split = whole.subset(images) if images < set(whole.image_ids) else whole
+    made = ranking.provenance
+    hint = f"give the corpus that was ranked (the file says {made.corpus!r}) or rank again"
+    if made.digest and made.digest not in (whole.digest, split.digest):
+        raise RankingError(f"ranking file from another corpus: split {whole.name!r} of {corpus.folder} has other records; {hint}")
+    for kind, ranked, known in (("image", images, split.image_ids), ("text", texts, split.text_ids)):
+        differ = ranked.symmetric_difference(known)
+        if differ:
+            raise RankingError(
+                f"ranking file from another corpus: {len(differ)} {kind} ids differ from split {whole.name!r} of {corpus.folder}, "
+                f"the first: {min(differ)!r}; {hint}"
+            )
+    if related(ranking) != {(split.image_ids[image], split.text_ids[text]) for image, text in split.pairs.tolist()}:
+        raise RankingError(f"ranking file from another corpus: its relevant pairs are not those of {corpus.folder}; {hint}")
+    return split
+
+
+def _model(name: str, ranking: Ranking, options: Options) -> Model:
+    retrievals = {direction: Retrieval.of(ranking, direction, options.ties) for direction in DIRECTIONS}
+    mined: dict[Level, dict[Direction, Mined]] = {"hard": {}, "easy": {}, "chosen": {}}
+    for direction, retrieval in retrievals.items():
+        mined["hard"][direction] = mine(retrieval, hard(retrieval, options.hard), options.sample, options.seed)
+        mined["easy"][direction] = mine(retrieval, easy(retrieval, options.easy), options.sample, options.seed)
+        mined["chosen"][direction] = mine(retrieval, chosen(retrieval, options.ids(direction)), sample=0)
+    return Model(name, ranking.provenance, evaluate(ranking, ties=options.ties), retrievals, mined)
+
+
+def _contrast(better: Model, worse: Model, options: Options) -> Contrast:
+    shifts = {
+        direction: compare(better.retrievals[direction], worse.retrievals[direction], options.top, options.gap)
+        for direction in DIRECTIONS
+    }
+    shown: dict[Direction, tuple[tuple[Example, Example], ...]] = {}
+    for direction, found in shifts.items():
+        ids = [shift.query for shift in found[: options.sample or None]]
+        pair = [examples(model.retrievals[direction], chosen(model.retrievals[direction], ids)) for model in (better, worse)]
+        shown[direction] = tuple(zip(*pair, strict=True))
+    return Contrast(better.name, worse.name, shifts, shown)
+
+
+def hard_for_all(analysis: Analysis, direction: Direction) -> int:
+    """How many queries are hard for every model."""
+    ranks = np.array([list(by_model.values()) for by_model in analysis.ranks(direction).values()])
+    return int((ranks.min(axis=1) > analysis.options.hard - 1).sum())

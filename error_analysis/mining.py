@@ -1,0 +1,136 @@
+"""Hard, easy and chosen queries of one direction of a ranking, each with what was retrieved for it.
+
+All ranks here are 0-based: the rank of the best-placed relevant item. A query is hard from rank 10 on (no truth among
+the first ten) and easy at rank 0 (the truth stands first), unless other thresholds are given. A threshold counts places,
+as k in R@k does: under the expected tie policy rank 9.5 is not among the first ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from ranking.matrix import ROWS_AT_ONCE, Kind, Ranking, RankingError
+from ranking.metrics import Positions, Ties, positions
+
+Direction = Literal["i2t", "t2i"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+QUERY_KIND: dict[Direction, Kind] = {"i2t": "image", "t2i": "text"}
+SHOWN = 10
+"""Retrieved items kept for each example."""
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One direction of a ranking and where it puts the relevant items of each query."""
+
+    direction: Direction
+    ranking: Ranking
+    positions: Positions
+    ties: Ties
+
+    @classmethod
+    def of(cls, ranking: Ranking, direction: Direction, ties: Ties = "pessimistic") -> Retrieval:
+        """Rank the truth of every query. A ranking without an image and a text axis raises RankingError."""
+        kinds = ranking.queries.kind, ranking.items.kind
+        if set(kinds) != {"image", "text"}:
+            raise RankingError(f"error analysis reads image-text rankings; this one has {kinds[0]} queries and {kinds[1]} items")
+        directed = ranking.by(QUERY_KIND[direction])
+        return cls(direction, directed, positions(directed, ties), ties)
+
+    @property
+    def ranks(self) -> np.ndarray:
+        """(queries,) rank of the best-placed relevant item, 0-based; multiples of one half under the expected tie policy."""
+        return self.positions.first
+
+
+@dataclass(frozen=True)
+class Example:
+    """One query, the 0-based rank of its truth, and the first items retrieved with their scores, best first."""
+
+    direction: Direction
+    query: str
+    rank: float
+    relevant: tuple[str, ...]
+    retrieved: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Examples drawn from `total` queries of their kind."""
+
+    total: int
+    examples: tuple[Example, ...]
+
+
+def hard(retrieval: Retrieval, threshold: int = 10) -> np.ndarray:
+    """Indices of the queries without a truth among the first `threshold` (rank >= threshold), the worst first."""
+    order = np.argsort(-retrieval.ranks, kind="stable")
+    return order[retrieval.ranks[order] > threshold]
+
+
+def easy(retrieval: Retrieval, threshold: int = 1) -> np.ndarray:
+    """Indices of the queries with a truth among the first `threshold` (rank < threshold), the best first."""
+    order = np.argsort(retrieval.ranks, kind="stable")
+    return order[retrieval.ranks[order] <= threshold - 1]
+
+
+def chosen(retrieval: Retrieval, query_ids: Iterable[str]) -> np.ndarray:
+    """Indices of the queries with these ids, in the order given; an unknown id raises RankingError."""
+    axis = retrieval.ranking.queries
+    where = {key: index for index, key in enumerate(axis.ids)}
+    unknown = [key for key in query_ids if key not in where]
+    if unknown:
+        raise RankingError(f"no {axis.kind} {unknown[0]!r} among the {len(axis.ids)} queries; ids look like {axis.ids[0]!r}")
+    return np.array([where[key] for key in query_ids], np.int64)
+
+
+def mine(retrieval: Retrieval, queries: np.ndarray, sample: int = 40, seed: int = 0) -> Mined:
+    """Examples for up to `sample` of these queries (0: all), drawn without replacement, in the order given."""
+    drawn = queries
+    if 0 < sample < len(queries):
+        drawn = queries[np.sort(np.random.default_rng(seed).choice(len(queries), sample, replace=False))]
+    return Mined(len(queries), examples(retrieval, drawn))
+
+
+def examples(retrieval: Retrieval, queries: np.ndarray) -> tuple[Example, ...]:
+    """The examples of these query indices, in that order."""
+    made = {query: _example(retrieval, query, row) for query, row in _rows(retrieval.ranking, queries)}
+    return tuple(made[query] for query in queries.tolist())
+
+
+def _rows(ranking: Ranking, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(query, its scores), read block by block: in a file stored the other way round, one query alone costs as much as a block."""
+    for block in np.unique(queries // ROWS_AT_ONCE):
+        start = int(block) * ROWS_AT_ONCE
+        rows = ranking.rows(start, min(start + ROWS_AT_ONCE, len(ranking.queries.ids)))
+        for query in queries[queries // ROWS_AT_ONCE == block].tolist():
+            yield query, rows[query - start]
+
+
+def _example(retrieval: Retrieval, query: int, row: np.ndarray) -> Example:
+    ids, relevant = retrieval.ranking.items.ids, retrieval.ranking.relevant.of(query)
+    first = _first_items(row, relevant, retrieval.ties)
+    return Example(
+        retrieval.direction,
+        retrieval.ranking.queries.ids[query],
+        float(retrieval.ranks[query]),
+        tuple(ids[item] for item in relevant),
+        tuple(ids[item] for item in first),
+        tuple(row[first].tolist()),
+    )
+
+
+def _first_items(row: np.ndarray, relevant: np.ndarray, ties: Ties) -> np.ndarray:
+    """The items shown, best first, placed as the rank counts them: under the pessimistic policy a tied truth stands last.
+
+    Under the expected policy a truth has no single place among its ties; they stand in the order of the items.
+    """
+    count = min(SHOWN, len(row))
+    candidates = np.flatnonzero(row >= np.partition(row, len(row) - count)[len(row) - count])
+    tie_key = {"pessimistic": 1, "optimistic": -1, "expected": 0}[ties] * np.isin(candidates, relevant)
+    return candidates[np.lexsort((candidates, tie_key, -row[candidates]))][:count]

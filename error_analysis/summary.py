@@ -1,0 +1,78 @@
+"""What the ranks say, in plain sentences and as a histogram."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from error_analysis.analysis import Analysis, Contrast, Model, hard_for_all
+from error_analysis.mining import DIRECTIONS, QUERY_KIND, Direction, Retrieval
+
+NOUN: dict[Direction, str] = {direction: "image" if kind == "image" else "caption" for direction, kind in QUERY_KIND.items()}
+
+
+def histogram(ranks: np.ndarray, items: int) -> list[dict[str, Any]]:
+    """How many queries have their truth in each range of 1-based ranks: 1, 2-5, 6-10, 11-20, 21-50, ... up to `items`.
+
+    `ranks` (queries,) are 0-based; halfway between two places counts as the later, as in R@k.
+    """
+    edges = [0, 1, 5, 10]
+    while edges[-1] < items:
+        edges.append(edges[-1] * 5 // 2 if str(edges[-1]).startswith("2") else edges[-1] * 2)
+    edges = [edge for edge in edges if edge < items] + [items]
+    counts, _ = np.histogram(np.ceil(ranks), edges)
+    return [
+        {"first": low + 1, "last": high, "queries": int(count), "share": float(count / len(ranks))}
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+
+
+def sentences(analysis: Analysis) -> list[str]:
+    """What is right and wrong with each model, and where the models differ."""
+    said = [_of_model(model, analysis.options.hard) for model in analysis.models]
+    said += [_of_ties(model) for model in analysis.models if any(_tied(model, direction) for direction in DIRECTIONS)]
+    if len(analysis.models) > 1:
+        missed = " and ".join(_count(hard_for_all(analysis, direction), NOUN[direction]) for direction in DIRECTIONS)
+        said.append(f"No model has a truth among the first {analysis.options.hard} for {missed}.")
+    return said + [_of_contrast(contrast, analysis) for contrast in analysis.contrasts]
+
+
+def _of_model(model: Model, hard: int) -> str:
+    shares = []
+    for direction in DIRECTIONS:
+        ranks = model.retrievals[direction].ranks
+        right = int((ranks <= 0).sum())
+        shares.append(f"{100 * right / len(ranks):.1f} % of {NOUN[direction]}s ({right:,} of {len(ranks):,})")
+    missed = " and ".join(_missed(model.retrievals[direction], hard) for direction in DIRECTIONS)
+    return f"{model.name} puts a truth first for {' and '.join(shares)}. It has none among the first {hard} for {missed}."
+
+
+def _missed(retrieval: Retrieval, hard: int) -> str:
+    missed = retrieval.ranks[retrieval.ranks > hard - 1]
+    count = _count(len(missed), NOUN[retrieval.direction])
+    if not len(missed):
+        return count
+    share, items = 100 * len(missed) / len(retrieval.ranks), len(retrieval.ranking.items.ids)
+    return (
+        f"{count} ({share:.1f} %, their median rank {np.median(missed) + 1:,.0f}, the worst {missed.max() + 1:,.0f} of {items:,})"
+    )
+
+
+def _of_ties(model: Model) -> str:
+    tied = " and ".join(_count(_tied(model, direction), NOUN[direction]) for direction in DIRECTIONS)
+    return f"{model.name} gives a truth and a wrong item the same score for {tied}: these ranks depend on the tie policy."
+
+
+def _tied(model: Model, direction: Direction) -> int:
+    return int(model.metrics["figures"][direction]["tied"]["queries"])
+
+
+def _of_contrast(contrast: Contrast, analysis: Analysis) -> str:
+    found = " and ".join(_count(len(contrast.shifts[direction]), NOUN[direction]) for direction in DIRECTIONS)
+    options = analysis.options
+    return f"{contrast.better} has the truth of {found} among its first {options.top}, {contrast.worse} at least {options.gap} places later."
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,94 @@
+"""Fine-tune CLIP, or train a small one from scratch, on a corpus's images and captions.
+
+python jobs/clip_finetune.py --corpus data/coco --partition gpu
+sbatch slurm/clip_finetune.sh --corpus data/coco --epochs 3
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.entry import main
+from launch.resources import Resources
+from training.learning import Learning
+
+if TYPE_CHECKING:
+    from corpora.corpus import Corpus, Split
+    from models.clip import Clip, ClipInputs
+
+
+@dataclass(frozen=True)
+class Config(Learning):
+    corpus: Path = Path("data/scenes")
+    """Corpus folder."""
+    train_split: str = "train"
+    """Split to learn from."""
+    validation_split: str = "val"
+    """Split that chooses the best checkpoint."""
+    checkpoint: str = "openai/clip-vit-base-patch32"
+    """Hub name or folder of CLIP weights, or "scratch" for a small new model of the shape below."""
+    image_size: int = 96
+    """With scratch: side of the square image, in pixels."""
+    patch: int = 12
+    """With scratch: side of a patch, in pixels."""
+    width: int = 128
+    """With scratch: hidden width of both towers."""
+    layers: int = 3
+    """With scratch: layers of each tower."""
+    heads: int = 4
+    """With scratch: attention heads."""
+    projection: int = 128
+    """With scratch: width of the common space."""
+
+
+RESOURCES = Resources(minutes=12 * 60)
+
+
+def run(config: Config, run_dir: Path) -> None:
+    import torch
+
+    from corpora.corpus import Corpus
+    from launch.options import plain
+    from launch.process_group import device_name, loader_workers
+    from models import clip
+    from models.clip_training import ClipPairs, ClipTrainee
+    from ranking.engine import Engine
+    from ranking.predict import validation_figures
+    from training.loop import Data, Loop, process_group
+
+    corpus = Corpus(config.corpus)
+    train, validation = corpus.split(config.train_split), corpus.split(config.validation_split)
+    accelerator = process_group(config.precision)
+    torch.manual_seed(config.seed)
+    model, inputs = _model(config, corpus, train)
+    pairs = ClipPairs(train, inputs)
+    engine = Engine(model.to(device_name()), inputs, validation, config.precision, workers=loader_workers())
+    loop = Loop(
+        ClipTrainee(model),
+        Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
+        config,
+        run_dir,
+        accelerator,
+        save_model=lambda folder: clip.save(model, inputs, folder),
+        validate=lambda: validation_figures(engine),
+    )
+    best = loop.run(config.wandb, plain(config))
+    accelerator.print(
+        f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}"
+    )
+
+
+def _model(config: Config, corpus: Corpus, train: Split) -> tuple[Clip, ClipInputs]:
+    from models import clip
+    from models.tokenizer import learn_tokenizer
+
+    if config.checkpoint != "scratch":
+        return clip.load(config.checkpoint, corpus.images)
+    shape = clip.ClipShape(config.image_size, config.patch, config.width, config.layers, config.heads, config.projection)
+    return clip.from_scratch(shape, corpus.images, learn_tokenizer(train.texts))
+
+
+if __name__ == "__main__":
+    main(Config, RESOURCES, run)

@@ -1,0 +1,107 @@
+"""CLIP (Radford et al. 2021): two encoders, score = logit scale x cosine.
+
+Pixels come from the corpus as uint8 pictures. The original stored floats of 0..255, which the image processor scaled
+once more: its published CLIP figures were produced on photographic negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedTokenizerBase
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from corpora.images import ImageStore
+from models.protocols import Batch, States
+
+HUB_NAME = "openai/clip-vit-base-patch32"
+
+
+class Clip(CLIPModel):
+    """A CLIP checkpoint that keeps the retrieval contract."""
+
+    score_meaning = "logit scale x cosine"
+
+    def encode_images(self, batch: Batch) -> States:
+        """`pixel_values` (I, 3, H, W) -> unit vectors (I, projection)."""
+        return (F.normalize(self.get_image_features(pixel_values=batch["pixel_values"]).pooler_output, dim=-1),)
+
+    def encode_texts(self, batch: Batch) -> States:
+        """`input_ids`, `attention_mask` (T, L) -> unit vectors (T, projection)."""
+        features = self.get_text_features(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return (F.normalize(features.pooler_output, dim=-1),)
+
+    def score(self, images: States, texts: States) -> Tensor:
+        """(I, T) logits."""
+        return (self.logit_scale.exp() * images[0] @ texts[0].T).float()
+
+
+class ClipInputs:
+    """Pixels and tokens for CLIP."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, processor: CLIPImageProcessorPil, store: ImageStore, max_length: int
+    ) -> None:
+        self.tokenizer, self.processor, self._store, self._max_length = tokenizer, processor, store, max_length
+
+    def images(self, image_ids: Sequence[str]) -> Batch:
+        """`pixel_values` (I, 3, H, W): short side resized, centre crop, CLIP's mean and deviation."""
+        pictures = [self._store.picture(image_id) for image_id in image_ids]
+        return {"pixel_values": self.processor(pictures, return_tensors="pt")["pixel_values"]}
+
+    def texts(self, texts: Sequence[str]) -> Batch:
+        """`input_ids` and `attention_mask` (T, L); longer texts lose their end, never the end-of-text token that CLIP reads."""
+        encoded = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt")
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """A small CLIP from scratch; both towers have the same width and depth."""
+
+    image_size: int = 96
+    patch: int = 12
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
+    projection: int = 128
+
+
+def load(checkpoint: str, store: ImageStore) -> tuple[Clip, ClipInputs]:
+    """Any CLIP checkpoint by hub name or folder. Missing or unexpected weights are an error: nothing is silently random."""
+    config = AutoConfig.from_pretrained(checkpoint)
+    if config.model_type != "clip":
+        raise ValueError(f"{checkpoint}: a {config.model_type} checkpoint; clip is needed")
+    model, report = Clip.from_pretrained(checkpoint, output_loading_info=True)
+    if report["missing_keys"]:
+        absent = sorted(report["missing_keys"])
+        raise ValueError(f"{checkpoint}: {len(absent)} weights are missing, the first: {absent[0]}")
+    processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
+    return model, ClipInputs(
+        AutoTokenizer.from_pretrained(checkpoint), processor, store, config.text_config.max_position_embeddings
+    )
+
+
+def from_scratch(shape: ClipShape, store: ImageStore, tokenizer: PreTrainedTokenizerBase) -> tuple[Clip, ClipInputs]:
+    """A new CLIP of this shape over a tokenizer whose end-of-text token CLIP reads the sentence from."""
+    tower = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
+    tower |= {"num_attention_heads": shape.heads}
+    length = 77
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": length, "eos_token_id": tokenizer.eos_token_id}
+    text |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    vision = {"image_size": shape.image_size, "patch_size": shape.patch}
+    config = CLIPConfig(text_config=tower | text, vision_config=tower | vision, projection_dim=shape.projection)
+    side = shape.image_size
+    processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    return Clip(config), ClipInputs(tokenizer, processor, store, length)
+
+
+def save(model: Clip, inputs: ClipInputs, folder: Path) -> None:
+    """Weights (safetensors), configuration, tokenizer and image processor, as `load` reads them."""
+    model.save_pretrained(folder)
+    inputs.tokenizer.save_pretrained(folder)
+    inputs.processor.save_pretrained(folder)

@@ -1,0 +1,62 @@
+"""Ranks a split into a run folder: ranking file, figures, table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from torch import nn
+
+from corpora.corpus import Corpus, Split
+from ranking.engine import Engine, is_main, weights_digest
+from ranking.evaluate import as_table, evaluate, read_ids, write_result
+from ranking.matrix import Provenance, RankingError, config_json
+from ranking.npz import write_npz
+from ranking.options import RankingOptions
+
+
+def ranked_split(corpus: Corpus, options: RankingOptions) -> Split:
+    """The split to rank. Under protocol fixed only the listed images and their texts: COCO's 1k costs a 25th of its 5k."""
+    split = corpus.split(options.split)
+    if not split.texts:
+        raise RankingError(f"{corpus.folder}: split {split.name} has no texts to rank")
+    if options.protocol != "fixed":
+        return split
+    if options.image_ids is None:
+        raise RankingError("--protocol fixed needs --image-ids, a file with one image id a line")
+    return split.subset(read_ids(options.image_ids))
+
+
+def predict(
+    engine: Engine, model_name: str, checkpoint: str, options: RankingOptions, run_dir: Path, revision: str
+) -> dict[str, Any]:
+    """Fill ranking-<split>.h5, write metrics.json and print the table. Goes on where a stopped job was."""
+    provenance = Provenance(
+        model=model_name,
+        checkpoint=checkpoint,
+        weights=weights_digest(cast(nn.Module, engine.model)),
+        corpus=str(options.corpus),
+        split=options.split,
+        digest=engine.split.digest,
+        score_meaning=engine.model.score_meaning,
+        config=config_json(options),
+        revision=revision,
+    )
+    path = run_dir / f"ranking-{options.split}.h5"
+    ranking = engine.rank_to_file(path, provenance)
+    result = evaluate(ranking, options.protocol, options.ties, options.image_ids, options.fold_size)
+    if is_main():
+        write_result(run_dir / "metrics.json", result)
+        if options.npz:
+            write_npz(path.with_suffix(".npz"), ranking)
+        print(f"{as_table(result)}\nranking file: {path}", flush=True)
+    return result
+
+
+def validation_figures(engine: Engine) -> dict[str, float]:
+    """rsum and the six recalls of a split, in percent, ranked in memory; for choosing a checkpoint."""
+    split = engine.split
+    unnamed = Provenance("", "", "", split.name, split.digest, engine.model.score_meaning)
+    figures = evaluate(engine.rank_in_memory(unnamed))["figures"]
+    recalls = {f"{way}_R@{k}": figures[way][f"R@{k}"] for way in ("i2t", "t2i") for k in (1, 5, 10)}
+    return {"rsum": figures["rsum"], **recalls}

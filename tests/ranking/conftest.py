@@ -1,0 +1,40 @@
+"""Small made-up rankings for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from ranking.matrix import Axis, Kind, Provenance, Ranking, Relevance
+
+MADE_UP = Provenance("made-up", "none", "made-up", "test", "digest", "no meaning")
+
+
+@pytest.fixture(scope="session")
+def ranking_of() -> Callable[..., Ranking]:
+    """`ranking_of(scores, relevant)`: relevant[q] lists the relevant items of query q; ids are i0, i1, ... and t0, t1, ..."""
+
+    def build(
+        scores: object, relevant: Sequence[Sequence[int]], kinds: tuple[Kind, Kind] = ("image", "text"), dtype: type = np.float32
+    ) -> Ranking:
+        matrix = np.array(scores, dtype)
+        axes = [Axis(kind, tuple(f"{kind[0]}{i}" for i in range(size))) for kind, size in zip(kinds, matrix.shape, strict=True)]
+        pairs = [(query, item) for query, items in enumerate(relevant) for item in items]
+        relevance = Relevance.from_pairs(np.array(pairs, np.int64).reshape(-1, 2), len(matrix))
+        return Ranking(axes[0], axes[1], relevance, matrix, MADE_UP)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def captioned(ranking_of: Callable[..., Ranking]) -> Callable[..., Ranking]:
+    """`captioned(images, per_image, seed)`: random scores, the captions of image i are the next `per_image` texts."""
+
+    def build(images: int, per_image: int = 5, seed: int = 0) -> Ranking:
+        scores = np.random.default_rng(seed).standard_normal((images, images * per_image))
+        scores += 1.5 * np.repeat(np.eye(images), per_image, axis=1)
+        return ranking_of(scores, np.arange(images * per_image).reshape(images, per_image))
+
+    return build

@@ -1,0 +1,65 @@
+"""Which image-text pairs go together, and how to draw one that does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """The known pairs of a split: `pairs` (P, 2) int, image index and text index."""
+
+    pairs: np.ndarray
+    images: int
+    texts: int
+
+    @cached_property
+    def _codes(self) -> np.ndarray:
+        return np.sort(self.pairs[:, 0] * self.texts + self.pairs[:, 1])
+
+    def related(self, image: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Whether each text is known to describe each image; broadcasts."""
+        code = np.asarray(image) * self.texts + np.asarray(text)
+        place = np.searchsorted(self._codes, code).clip(max=len(self._codes) - 1)
+        result: np.ndarray = self._codes[place] == code
+        return result
+
+    def unaligned(self, image: int, text: int, generator: np.random.Generator) -> tuple[int, int]:
+        """A pair that does not belong together: half the time another text for the image, else another image for the text."""
+        for _ in range(1000):
+            drawn = (
+                (image, int(generator.integers(self.texts)))
+                if generator.random() < 0.5
+                else (int(generator.integers(self.images)), text)
+            )
+            if not self.related(*map(np.asarray, drawn)):
+                return drawn
+        raise ValueError(f"no unrelated pair found for image {image} and text {text}: does every text describe every image?")
+
+    def paired_samples(self, samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Oscar's sampling (Li et al. 2020): each sampled pair with label 1 and an unaligned one with label 0: (2 B, 2), (2 B,)."""
+        own = self.pairs[samples]
+        other = [self.unaligned(int(image), int(text), generator) for image, text in own]
+        return np.concatenate([own, np.array(other)]), np.repeat([1.0, 0.0], len(own))
+
+    @staticmethod
+    def check_share(prob_unaligned: float) -> None:
+        """Refuse a share of unaligned pairs that leaves one kind of label only."""
+        if not 0 < prob_unaligned < 1:
+            raise ValueError(
+                f"--prob-unaligned {prob_unaligned}: must lie between 0 and 1. At 0 every label is 1 and the model only learns to say yes"
+            )
+
+    def mixed_samples(
+        self, samples: np.ndarray, generator: np.random.Generator, prob_unaligned: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """lxmert_clip_tiir's sampling: each pair is made unaligned with this probability: pairs (B, 2), labels (B,)."""
+        aligned = generator.random(len(samples)) >= prob_unaligned
+        pairs = [
+            tuple(pair) if keep else self.unaligned(int(pair[0]), int(pair[1]), generator)
+            for pair, keep in zip(self.pairs[samples], aligned, strict=True)
+        ]
+        return np.array(pairs), aligned.astype(float)

@@ -70,7 +70,7 @@ class Mined:
 def hard(retrieval: Retrieval, threshold: int = 10) -> np.ndarray:
     """Indices of the queries without a truth among the first `threshold` (rank >= threshold), the worst first."""
     order = np.argsort(-retrieval.ranks, kind="stable")
-    return order[retrieval.ranks[order] > threshold]
+    return order[retrieval.ranks[order] > threshold - 1]
 
 
 def easy(retrieval: Retrieval, threshold: int = 1) -> np.ndarray:

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Makes the environment in .venv; with an argument also:
+#   bash setup.sh demo   the main job, end to end, on a small made-up corpus
+#   bash setup.sh test   every check: formatting, lint, types, tests
+# May be run again at any time: what stands already is skipped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+fail() { echo "setup.sh: $*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+as_root_apt() { [ "$(id -u)" = 0 ] && have apt-get && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
+
+make_venv() {
+    local python=${PYTHON:-python3}
+    have "$python" || fail "no $python on the path; install Python 3.11 or newer, or set PYTHON=/path/to/python"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$("$python" --version) is too old; set PYTHON=/path/to/python3.11"
+    [ -x .venv/bin/pip ] && return
+    if ! "$python" -m venv .venv >/dev/null 2>&1; then  # Debian ships venv apart from python3
+        rm -rf .venv
+        as_root_apt python3-venv || fail "cannot make a virtual environment; as root: apt-get install python3-venv"
+        "$python" -m venv .venv || fail "$python -m venv failed: see above"
+    fi
+}
+
+install_packages() {
+    local faiss=cpu other=gpu group=$1 stamp
+    if have nvidia-smi && nvidia-smi -L >/dev/null 2>&1; then faiss=gpu other=cpu; fi
+    stamp="$faiss $group $(cat pyproject.toml constraints.txt | cksum)"
+    if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then return; fi
+    echo "installing packages (faiss-$faiss) ..."
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uv || fail "pip cannot install uv: is the package index reachable?"
+    # faiss-cpu and faiss-gpu overwrite each other's files without a word
+    .venv/bin/uv pip uninstall -q --python .venv/bin/python "faiss-$other" 2>/dev/null || true
+    UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}} .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt \
+        -e ".[$faiss]" ${group:+--group "$group"} ||
+        fail "the packages could not be installed: see above; free space here: $(df -h . | awk 'NR==2{print $4}')"
+    echo "$stamp" >.venv/installed
+}
+
+demo() {
+    local started=$SECONDS run="--name demo --cluster local"
+    echo "== made-up corpus of drawn scenes"
+    python jobs/make_scenes.py $run
+    echo "== a small LXMERT, trained here from scratch"
+    python jobs/lxmert_finetune.py $run --config jobs/demo/lxmert.yaml
+    python jobs/lxmert_predict.py $run --checkpoint runs/lxmert_finetune/demo/checkpoints/best
+    echo "== a small CLIP, trained here from scratch"
+    python jobs/clip_finetune.py $run --config jobs/demo/clip.yaml
+    python jobs/clip_zero_shot.py $run --checkpoint runs/clip_finetune/demo/checkpoints/best
+    echo "== error report: both models are small and were trained here on made-up pictures; the figures say nothing about LXMERT and CLIP"
+    python jobs/error_report.py $run --rankings runs/lxmert_predict/demo/ranking-test.h5 runs/clip_zero_shot/demo/ranking-test.h5
+    echo "demo done in $((SECONDS - started)) s"
+}
+
+check() {
+    have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
+    ruff format --check . && ruff check . && mypy && pytest
+}
+
+case "${1:-}" in
+    "") make_venv && install_packages "" && echo "ready: source .venv/bin/activate" ;;
+    demo) make_venv && install_packages "" && . .venv/bin/activate && demo ;;
+    test) make_venv && install_packages test && . .venv/bin/activate && check ;;
+    *) fail "unknown argument '$1'; allowed: demo, test, or none" ;;
+esac

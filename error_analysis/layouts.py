@@ -114,7 +114,7 @@ def _contrast(contrast: Contrast, example: Callable[[Example], Json]) -> Json:
 
 def one_based(rank: float) -> float:
     """A 0-based rank as reports give it; whole unless the expected tie policy made it a half."""
-    return _plain(rank)
+    return _plain(rank + 1)
 
 
 def _plain(rank: float) -> float:

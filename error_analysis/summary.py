@@ -34,8 +34,8 @@ def sentences(analysis: Analysis) -> list[str]:
     said += [_of_ties(model) for model in analysis.models if any(_tied(model, direction) for direction in DIRECTIONS)]
     if len(analysis.models) > 1:
         missed = " and ".join(_count(hard_for_all(analysis, direction), NOUN[direction]) for direction in DIRECTIONS)
-        said.append(f"No model has a truth among the first {analysis.options.hard} for {missed}.")
-    return said + [_of_contrast(contrast, analysis) for contrast in analysis.contrasts]
+        said.append(f"For {missed} no model has a truth among the first {analysis.options.hard}.")
+    return said + [_of_contrast(contrast, analysis) for contrast in analysis.contrasts if any(contrast.shifts.values())]
 
 
 def _of_model(model: Model, hard: int) -> str:

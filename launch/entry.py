@@ -52,7 +52,8 @@ def _cluster(command: Command[Any]) -> str:
 def _start(task: Task, cluster: str, resources: Resources) -> None:
     processes = resources.processes_per_node
     if cluster == "allocation" or (cluster == "local" and processes == 1):
-        print(f"run folder: {task.run_dir}")
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            print(f"run folder: {task.run_dir}", flush=True)
         return task()
     if cluster == "local" and resources.nodes > 1:
         raise ValueError(
@@ -61,7 +62,7 @@ def _start(task: Task, cluster: str, resources: Resources) -> None:
     job = submit(task, cluster, resources)
     print(f"run folder: {task.run_dir}\njob {job.job_id}, log: {job.paths.stdout}", flush=True)
     if cluster == "debug":
-        job.result()
+        job.results()
     elif cluster == "local":
         follow(job)
 

@@ -27,15 +27,18 @@ def find_place() -> Place | None:
         from submitit import JobEnvironment
 
         job = JobEnvironment()
-        return Place(job.global_rank, job.num_tasks, job.local_rank, _host(job.hostnames[0]), _port(job.job_id))
+        return Place(job.global_rank, job.num_tasks, job.local_rank, _address(job.hostnames[0]), _port(job.job_id))
     if "SLURM_PROCID" in os.environ and "SLURM_STEP_ID" in os.environ:
-        hosts = os.environ.get("SLURM_STEP_NODELIST", os.environ.get("SLURM_JOB_NODELIST", ""))
-        named = subprocess.run(
-            ["scontrol", "show", "hostnames", hosts], capture_output=True, text=True, check=True
-        ).stdout.split()
-        number = {key: int(os.environ[f"SLURM_{key}"]) for key in ("PROCID", "NTASKS", "LOCALID")}
-        return Place(number["PROCID"], number["NTASKS"], number["LOCALID"], _host(named[0]), _port(os.environ["SLURM_JOB_ID"]))
+        rank, size, local = (int(os.environ[f"SLURM_{key}"]) for key in ("PROCID", "NTASKS", "LOCALID"))
+        return Place(rank, size, local, _first_host() if size > 1 else "127.0.0.1", _port(os.environ["SLURM_JOB_ID"]))
     return None
+
+
+def _first_host() -> str:
+    """The first node of this job step."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST", os.environ["SLURM_JOB_NODELIST"])
+    names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True).stdout
+    return _address(names.split()[0])
 
 
 def join() -> int:
@@ -46,14 +49,13 @@ def join() -> int:
             "RANK": str(place.rank),
             "WORLD_SIZE": str(place.size),
             "LOCAL_RANK": str(place.local_rank),
-            "LOCAL_WORLD_SIZE": os.environ.get("SLURM_NTASKS_PER_NODE", str(place.size)),
             "MASTER_ADDR": place.main_host,
             "MASTER_PORT": str(place.port),
         }
     return int(os.environ.get("RANK", "0"))
 
 
-def _host(name: str) -> str:
+def _address(name: str) -> str:
     """A job on this machine alone needs no name service."""
     return "127.0.0.1" if name in (socket.gethostname(), "localhost") else name
 

@@ -82,4 +82,4 @@ def follow(job: submitit.Job[None]) -> None:
         if done:
             break
         time.sleep(0.5)
-    job.result()
+    job.results()

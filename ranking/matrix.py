@@ -2,7 +2,7 @@
 
 HDF5: `scores` (queries, items) float32, chunked, with checksums; `queries/id`, `items/id` with attribute `kind` (image or text);
 `relevant/indptr`, `relevant/indices` (CSR over queries); file attributes: schema, model, checkpoint, corpus, split,
-digest (of the split), config, revision, score_meaning. Rows are images as the engine writes it; `.T` reads the other
+digest (of the split), config, revision, weights, score_meaning. Rows are images as the engine writes it; `.T` reads the other
 direction from the same numbers.
 """
 

@@ -117,7 +117,7 @@ def test_mistakes_are_told(corpus, two, run_dir, tmp_path):
     with pytest.raises(RankingError, match="clip: ranking file from another corpus"):
         run(Config(rankings=two, corpus=str(other.folder)), run_dir)
     theirs = rank(other, tmp_path / "runs/other/ranking-val.h5", "other")
-    with pytest.raises(RankingError, match="clip and other: .*different corpora"):
+    with pytest.raises(RankingError, match=r"clip and other: .*different corpora"):
         run(Config(rankings=(two[0], theirs)), run_dir)
     corpus.folder.rename(tmp_path / "moved")
     with pytest.raises(ValueError, match="which is not here; give its folder with --corpus"):

@@ -1,0 +1,15 @@
+#!/bin/bash
+# Fine-tune CLIP.
+#   sbatch slurm/clip_finetune.sh --corpus data/coco --epochs 3
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/clip_finetune.sh
+#SBATCH --job-name=clip_finetune
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/clip_finetune.py "$@"

@@ -1,0 +1,15 @@
+#!/bin/bash
+# Rank a split with a CLIP checkpoint.
+#   sbatch slurm/clip_zero_shot.sh --corpus data/coco
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/clip_zero_shot.sh
+#SBATCH --job-name=clip_zero_shot
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=1:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/clip_zero_shot.py "$@"

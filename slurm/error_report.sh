@@ -1,0 +1,14 @@
+#!/bin/bash
+# Error report of one or several ranking files.
+#   sbatch slurm/error_report.sh --rankings runs/clip_zero_shot/default/ranking-test.h5
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/error_report.sh
+#SBATCH --job-name=error_report
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=1:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/error_report.py "$@"

@@ -1,0 +1,15 @@
+#!/bin/bash
+# Rank a split with a fine-tuned LXMERT.
+#   sbatch slurm/lxmert_predict.sh --corpus data/coco --checkpoint runs/lxmert_finetune/default/checkpoints/best
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/lxmert_predict.sh
+#SBATCH --job-name=lxmert_predict
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=24:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/lxmert_predict.py "$@"

@@ -1,0 +1,14 @@
+#!/bin/bash
+# Make the corpus of drawn scenes.
+#   sbatch slurm/make_scenes.sh --folder data/scenes
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/make_scenes.sh
+#SBATCH --job-name=make_scenes
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=1:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/make_scenes.py "$@"

@@ -1,0 +1,14 @@
+#!/bin/bash
+# Karpathy-style annotations and images to a corpus folder.
+#   sbatch slurm/preprocess_karpathy.sh --annotations dataset_coco.json --images images --folder data/coco
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/preprocess_karpathy.sh
+#SBATCH --job-name=preprocess_karpathy
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=4:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/preprocess_karpathy.py "$@"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,15 +49,15 @@ def parse(
     config_type: type[ConfigT], resources: Resources, arguments: Sequence[str], prog: str, description: str
 ) -> Command[ConfigT]:
     """Parse a job's command line. A wrong flag ends the program with a suggestion; a wrong key in a file raises OptionError."""
-
     known = {field.name: hint for kind in (config_type, Launch, Resources) for field, hint in _fields(kind)}
+    del known["config_file"]  # a file cannot name another
     arguments = [*_flags_of_file(arguments, known), *arguments]
     default = Command(tyro.MISSING_NONPROP, Launch(), resources)
     return tyro.cli(
         Command[config_type],  # type: ignore[valid-type]
         args=arguments,
         prog=prog,
-        description=description,
+        description=re.sub(r"\n+", "\n  ", description),  # tyro joins lines, but for those that start with a space
         default=default,
         config=(OmitArgPrefixes,),
     )
@@ -64,7 +65,7 @@ def parse(
 
 def rebuild(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """A Config from the plain values of `plain`, checked by the same parser."""
-    known = dict((field.name, hint) for field, hint in _fields(config_type))
+    known = {field.name: hint for field, hint in _fields(config_type)}
     return tyro.cli(config_type, args=_as_flags(values, known, "the submitted task"))
 
 
@@ -99,8 +100,8 @@ def _flags_of_file(arguments: Sequence[str], known: Mapping[str, Any]) -> list[s
         values = yaml.load(Path(path).read_text(), yaml.BaseLoader)
     except OSError as error:
         raise OptionError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise OptionError(f"--config {path}: not YAML ({error})") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise OptionError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from None
     if values is None:
         return []
     if not isinstance(values, dict):
@@ -134,5 +135,7 @@ def _flag(name: str, hint: Any, value: Any, where: str) -> list[str]:
         return [flag if text == "true" else "--no-" + flag[2:]]
     if isinstance(value, list):
         return [flag, *map(str, value)]
+    if type(None) in typing.get_args(hint) and value in ("", "~", "null"):  # YAML's ways to write None
+        value = None
     # "--flag=value", so that a value with a leading dash is not taken for a flag
     return [f"{flag}={value}"]

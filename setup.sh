@@ -29,10 +29,12 @@ install_packages() {
     if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then return; fi
     echo "installing packages (faiss-$faiss) ..."
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uv || fail "pip cannot install uv: is the package index reachable?"
+    # What pip was told about this machine's packages and certificates, uv must be told as well
+    if [ -n "${PIP_FIND_LINKS:-}" ]; then export UV_FIND_LINKS=${UV_FIND_LINKS:-$PIP_FIND_LINKS}; fi
+    if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}; fi
     # faiss-cpu and faiss-gpu overwrite each other's files without a word
     .venv/bin/uv pip uninstall -q --python .venv/bin/python "faiss-$other" 2>/dev/null || true
-    UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}} .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt \
-        -e ".[$faiss]" ${group:+--group "$group"} ||
+    .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt -e ".[$faiss]" ${group:+--group "$group"} ||
         fail "the packages could not be installed: see above; free space here: $(df -h . | awk 'NR==2{print $4}')"
     echo "$stamp" >.venv/installed
 }

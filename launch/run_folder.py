@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import re
+import shutil
 import socket
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "submitit", "numpy", "h5py")
 
 
 class RunFolderError(ValueError):
-    """A run folder that belongs to another configuration."""
+    """A run folder that belongs to another configuration or to a running process, or that cannot be written."""
 
 
 def identity(config: Any) -> dict[str, Any]:
@@ -51,23 +54,66 @@ def _short(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.+-]+", ".", text).strip(".")[-48:] or "none"
 
 
-def open_run_folder(job: str, config: Any, name: str) -> Path:
-    """Make or find the run folder and keep config.yaml in it. A folder of another configuration raises RunFolderError."""
-    if name and re.search(r"[^\w.+-]", name):
+def find_run_folder(job: str, config: Any, name: str) -> Path:
+    """Where this configuration runs; nothing is made yet. A folder of another configuration raises RunFolderError."""
+    if name and (re.search(r"[^\w.+-]", name) or not name.strip(".")):
         raise RunFolderError(f"--name {name!r}: use letters, digits, and . _ + - only")
     run_dir = Path("runs", job, name or run_name(config)).absolute()
-    saved = run_dir / "config.yaml"
-    if saved.exists():
-        # Compare as text: that is how YAML's own types are avoided on the way back in.
-        before = yaml.load(saved.read_text(), yaml.BaseLoader)
-        now = yaml.load(yaml.safe_dump(plain(config)), yaml.BaseLoader)
-        differ = [key for key in identity(config) if before.get(key) != now[key]]
-        if differ:
-            changes = ", ".join(f"{key} was {before.get(key)!r} and is {now[key]!r}" for key in differ)
-            raise RunFolderError(f"{run_dir}: made with other options ({changes}); choose another --name or remove the folder")
-    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-    write_text(saved, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+    before, now = _saved(run_dir / "config.yaml"), identity(config)
+    default = identity(type(config)())
+    # An option that the folder's config does not know came into the code later: then it had its default.
+    differ = [key for key in now if str(before.get(key, default[key])) != str(now[key])]
+    if before and differ:
+        changes = ", ".join(f"{key} was {before.get(key, default[key])} and is {now[key]}" for key in differ)
+        raise RunFolderError(f"{run_dir}: made with other options ({changes}); choose another --name or remove the folder")
     return run_dir
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    try:
+        saved = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise RunFolderError(f"{path}: cannot be read; choose another --name or remove the folder")
+    return saved
+
+
+def keep_config(run_dir: Path, values: dict[str, Any]) -> None:
+    """Make the run folder, with config.yaml in it."""
+    try:
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        write_text(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise RunFolderError(f"{run_dir}: the run folder cannot be made here ({error.strerror}: {error.filename})") from None
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder against a second process; RunFolderError if one is at work in it. Left unused by an error, it is removed.
+
+    The kernel lets go of the lock when the process dies, however it dies.
+    """
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            raise RunFolderError(f"{run_dir}: another process is at work here; wait for it or choose another --name") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        except BaseException:
+            if _unused(run_dir):
+                shutil.rmtree(run_dir, ignore_errors=True)
+            raise
+
+
+def _unused(run_dir: Path) -> bool:
+    made = {path.name for path in run_dir.iterdir()} - {"config.yaml", "environment.json", ".lock", "logs"}
+    return not made and not any((run_dir / "logs").iterdir())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -77,17 +123,16 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def save_environment(run_dir: Path, resources: dict[str, Any]) -> None:
-    """environment.json: versions, code revision, host, command and Slurm ids of the last start."""
+def save_environment(run_dir: Path, started: dict[str, Any]) -> None:
+    """environment.json: versions, code revision, host and Slurm ids of the last start, and what is given in `started`."""
     environment = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **started,
         "revision": revision(),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "host": socket.gethostname(),
         "cpus": len(os.sched_getaffinity(0)),
-        "resources": resources,
         "slurm": {
             key: os.environ[key] for key in sorted(os.environ) if re.match(r"SLURM_(JOB|ARRAY|RESTART|NNODES|NTASKS)", key)
         },

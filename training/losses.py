@@ -39,8 +39,12 @@ def circulant_pairs(batch: int, negatives: int, generator: torch.Generator) -> t
 
     Row t holds text t with its own image and with the images at N distinct random distances behind it in the batch.
     Every image then meets exactly N other texts as well, so the same scores serve both directions (`other_direction`).
-    With N = B - 1 these are all pairs.
+    With N = B - 1 these are all pairs. Fewer than two samples have no negatives: ValueError.
     """
+    if batch < 2 or negatives < 1:
+        raise ValueError(
+            f"no in-batch negatives among {batch} samples: each process and accumulation step needs 2 or more of --batch-size"
+        )
     distance = 1 + torch.randperm(batch - 1, generator=generator)[:negatives]
     text = torch.arange(batch)[:, None].expand(batch, 1 + len(distance))
     return (text + torch.cat([torch.zeros(1, dtype=torch.long), distance])) % batch, text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,7 +43,8 @@ class PairSet:
     def paired_samples(self, samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Oscar's sampling (Li et al. 2020): each sampled pair with label 1 and an unaligned one with label 0: (2 B, 2), (2 B,)."""
         own = self.pairs[samples]
-        other = [self.unaligned(int(image), int(text), generator) for image, text in own]
+        drawn = zip(own.tolist(), _generators(samples, generator), strict=True)
+        other = [self.unaligned(image, text, draw) for (image, text), draw in drawn]
         return np.concatenate([own, np.array(other)]), np.repeat([1.0, 0.0], len(own))
 
     @staticmethod
@@ -57,9 +59,14 @@ class PairSet:
         self, samples: np.ndarray, generator: np.random.Generator, prob_unaligned: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """lxmert_clip_tiir's sampling: each pair is made unaligned with this probability: pairs (B, 2), labels (B,)."""
-        aligned = generator.random(len(samples)) >= prob_unaligned
-        pairs = [
-            tuple(pair) if keep else self.unaligned(int(pair[0]), int(pair[1]), generator)
-            for pair, keep in zip(self.pairs[samples], aligned, strict=True)
-        ]
-        return np.array(pairs), aligned.astype(float)
+        pairs, labels = [], []
+        for (image, text), draw in zip(self.pairs[samples].tolist(), _generators(samples, generator), strict=True):
+            labels.append(float(draw.random() >= prob_unaligned))
+            pairs.append((image, text) if labels[-1] else self.unaligned(image, text, draw))
+        return np.array(pairs), np.array(labels)
+
+
+def _generators(samples: np.ndarray, generator: np.random.Generator) -> Iterator[np.random.Generator]:
+    """One for each sample, whoever else is in its part of the batch: any number of processes draws the same."""
+    seed = int(generator.integers(2**63))
+    return (np.random.default_rng([seed, sample]) for sample in samples.tolist())

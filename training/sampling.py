@@ -12,7 +12,11 @@ from torch.utils.data import Dataset
 
 Batch = dict[str, Any]
 MakeBatch = Callable[[np.ndarray, np.random.Generator], Batch]
-"""Sample indices and a generator of the step's own -> the tensors of a batch. Runs in loader workers."""
+"""Sample indices and the step's generator -> the tensors of a batch. Runs in loader workers.
+
+Every process gets the same generator: what is drawn for a sample must not depend on the others of its part, or another
+number of processes would learn from other data (`training.pairs` shows how).
+"""
 
 
 @lru_cache(maxsize=2)
@@ -24,7 +28,7 @@ def epoch_order(samples: int, seed: int, epoch: int) -> np.ndarray:
 def step_samples(samples: int, batch: int, seed: int, step: int) -> np.ndarray:
     """Sample indices of one global step. Epochs follow each other without a gap, so every sample comes once an epoch."""
     places = np.arange(step * batch, (step + 1) * batch)
-    return np.array([epoch_order(samples, seed, place // samples)[place % samples] for place in places])
+    return np.array([epoch_order(samples, seed, place // samples)[place % samples] for place in places.tolist()])
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,12 @@ class Share:
     rank: int = 0
     size: int = 1
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        part = len(values) // self.size
-        return values[self.rank * part : (self.rank + 1) * part]
-
 
 class StepData(Dataset[list[Batch]]):
-    """Item `step` is this process's part of the step's batch, cut into micro-batches for gradient accumulation."""
+    """Item `step` is this process's part of the step's batch, cut into micro-batches for gradient accumulation.
+
+    A batch that does not divide evenly among processes and accumulation steps raises ValueError.
+    """
 
     def __init__(self, samples: int, batch: int, seed: int, share: Share, accumulate: int, make: MakeBatch) -> None:
         if batch % (share.size * accumulate):
@@ -50,10 +53,12 @@ class StepData(Dataset[list[Batch]]):
         self._plan = (samples, batch, seed)
         self._share, self._accumulate, self._make = share, accumulate, make
 
+    def parts(self, step: int) -> list[np.ndarray]:
+        """The step's samples in the parts in which they are computed: those of process 0, of process 1 and so on."""
+        return np.split(step_samples(*self._plan, step), self._share.size * self._accumulate)
+
     def __getitem__(self, step: int) -> list[Batch]:
-        samples, batch, seed = self._plan
-        mine = self._share.of(step_samples(samples, batch, seed, step))
-        return [
-            self._make(part, np.random.default_rng([seed, step, self._share.rank, number]))
-            for number, part in enumerate(np.split(mine, self._accumulate))
-        ]
+        _, _, seed = self._plan
+        first = self._share.rank * self._accumulate
+        mine = self.parts(step)[first : first + self._accumulate]
+        return [self._make(part, np.random.default_rng([seed, step])) for part in mine]

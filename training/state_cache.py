@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,12 +13,15 @@ from torch import Tensor
 
 
 class StateCache:
-    """Row i is values[offsets[i]:offsets[i + 1]], (length, width) float32."""
+    """Row i is values[offsets[i]:offsets[i + 1]], (length, width) float32. A damaged folder raises ValueError."""
 
     def __init__(self, folder: Path) -> None:
-        self._offsets = np.load(folder / "offsets.npy", allow_pickle=False)
-        flat = np.memmap(folder / "values.f32", "<f4", "r")
-        self._values = flat.reshape(self._offsets[-1], -1)
+        try:
+            self._offsets = np.load(folder / "offsets.npy", allow_pickle=False)
+            width = int(np.load(folder / "width.npy", allow_pickle=False))
+            self._values = np.memmap(folder / "values.f32", "<f4", "r").reshape(self._offsets[-1], width)
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{folder}: not a whole state cache ({error}); remove it and run again") from None
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """States (B, longest, width), zero-padded, and the mask (B, longest), True for real positions."""
@@ -29,13 +34,20 @@ class StateCache:
 
 
 def write_states(folder: Path, rows: Iterable[np.ndarray]) -> None:
-    """Store rows (length, width), written aside and renamed."""
+    """Store rows (length, width), written aside, flushed and renamed. Rows of different width, or none, raise ValueError."""
     part = folder.with_name(folder.name + ".part")
-    part.mkdir(parents=True, exist_ok=True)
-    offsets = [0]
+    shutil.rmtree(part, ignore_errors=True)  # left by a job that was killed
+    part.mkdir(parents=True)
+    offsets, widths = [0], set()
     with (part / "values.f32").open("wb") as file:
         for row in rows:
             file.write(np.ascontiguousarray(row, "<f4").tobytes())
             offsets.append(offsets[-1] + len(row))
+            widths.add(row.shape[1])
+        file.flush()
+        os.fsync(file.fileno())
+    if len(widths) != 1:
+        raise ValueError(f"{folder}: states {sorted(widths)} wide; all rows must have one width")
     np.save(part / "offsets.npy", np.array(offsets, np.int64))
+    np.save(part / "width.npy", np.array(widths.pop()))
     part.rename(folder)

@@ -1,0 +1,14 @@
+#!/bin/bash
+# A score matrix of the original suite to a ranking file.
+#   sbatch slurm/import_npz.sh --npz lxmert_1k.npz --corpus data/coco --image-ids test_img_keys_1k.tsv
+# Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/import_npz.sh
+#SBATCH --job-name=import_npz
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=32G
+#SBATCH --time=1:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+. slurm/run_job.sh jobs/import_npz.py "$@"

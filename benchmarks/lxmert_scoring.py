@@ -7,9 +7,10 @@
 not depend on what the weights have learned. Counted on both sides: everything from captions and stored regions to the
 matrix of scores, which is tokenizing, reading, encoding and scoring. Not counted: imports, making the model, one warm-up pair.
 
-full    transformers' LxmertModel and the head for every pair, as lxmert_clip_tiir did: pairs image by image in the order
-        of the captions, 24 at a time, each batch padded to its longest caption.
-engine  ranking.engine.Engine: every item encoded once, captions sorted by length, the cross layers alone for every pair.
+full: transformers' LxmertModel and the head for every pair, as lxmert_clip_tiir did: pairs image by image in the order of the
+captions, 24 at a time, each batch padded to its longest caption.
+
+engine: ranking.engine as the jobs use it: every item encoded once, and only the cross layers run for every pair.
 
 Exits with 1 if a score differs by more than 1e-5.
 """
@@ -92,7 +93,9 @@ def run(config: Config) -> bool:
         ours, ours_seconds = timed(lambda: engine.rank_in_memory(Provenance("", "", "", "", "", "")).scores)
     lengths = inputs.texts(captions)["attention_mask"].sum(1).tolist()
     difference = float(np.abs(full - ours).max())
-    print(f"{IMAGES} images x {TEXTS} captions of {min(lengths)} to {max(lengths)} tokens (mean {np.mean(lengths):.1f}), fp32, one thread")
+    print(
+        f"{IMAGES} images x {TEXTS} captions of {min(lengths)} to {max(lengths)} tokens (mean {np.mean(lengths):.1f}), fp32, one thread"
+    )
     print(f"full forward a pair      {full_seconds:6.1f} CPU s")
     print(f"engine                   {ours_seconds:6.1f} CPU s")
     print(f"ratio                    {full_seconds / ours_seconds:6.2f}")
@@ -138,4 +141,8 @@ def _random_regions(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 if __name__ == "__main__":
-    sys.exit(0 if run(tyro.cli(Config, description=__doc__)) else 1)
+    try:
+        agree = run(tyro.cli(Config, description=__doc__))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0 if agree else f"error: a score differs by more than {TOLERANCE}")

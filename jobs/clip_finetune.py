@@ -75,9 +75,8 @@ def run(config: Config, run_dir: Path) -> None:
         validate=lambda: validation_figures(engine),
     )
     best = loop.run(config.wandb, plain(config))
-    accelerator.print(
-        f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}"
-    )
+    if accelerator.is_main_process:
+        print(f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}")
 
 
 def _model(config: Config, corpus: Corpus, train: Split) -> tuple[Clip, ClipInputs]:

@@ -1,7 +1,7 @@
 """Turn a score matrix of the original suite (.npz with logits, labels, i2t_ranks, t2i_ranks) into a ranking file.
 
-    python jobs/import_npz.py --npz lxmert_1k.npz --corpus data/coco --image-ids test_img_keys_1k.tsv --model LXMERT
-    sbatch slurm/import_npz.sh --npz lxmert_1k.npz --corpus data/coco --image-ids test_img_keys_1k.tsv --model LXMERT
+python jobs/import_npz.py --npz lxmert_1k.npz --corpus data/coco --image-ids test_img_keys_1k.tsv --model LXMERT
+sbatch slurm/import_npz.sh --npz lxmert_1k.npz --corpus data/coco --image-ids test_img_keys_1k.tsv --model LXMERT
 """
 
 from __future__ import annotations

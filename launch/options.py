@@ -57,7 +57,7 @@ def parse(
         Command[config_type],  # type: ignore[valid-type]
         args=arguments,
         prog=prog,
-        description=re.sub(r"\n+", "\n  ", description),  # tyro joins lines, but for those that start with a space
+        description=re.sub(r"\n\s*", "\n  ", description),  # tyro joins lines, but for those that start with a space
         default=default,
         config=(OmitArgPrefixes,),
     )
@@ -97,7 +97,7 @@ def _flags_of_file(arguments: Sequence[str], known: Mapping[str, Any]) -> list[s
         return []
     try:
         # BaseLoader keeps scalars as text: YAML itself would read 3e-5 as text but 24:00:00 as 86400.
-        values = yaml.load(Path(path).read_text(), yaml.BaseLoader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
     except OSError as error:
         raise OptionError(f"--config {path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -134,7 +134,9 @@ def _flag(name: str, hint: Any, value: Any, where: str) -> list[str]:
             raise OptionError(f"{where}: {name}: {value!r} is neither true nor false")
         return [flag if text == "true" else "--no-" + flag[2:]]
     if isinstance(value, list):
-        return [flag, *map(str, value)]
+        if len(value) != 1:
+            return [flag, *map(str, value)]
+        value = value[0]
     if type(None) in typing.get_args(hint) and value in ("", "~", "null"):  # YAML's ways to write None
         value = None
     # "--flag=value", so that a value with a leading dash is not taken for a flag

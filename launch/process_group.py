@@ -43,6 +43,8 @@ def _first_host() -> str:
 
 def join() -> int:
     """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where several processes run; returns this process's rank."""
+    if "MISRANK_GPUS" in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ["MISRANK_GPUS"]
     place = find_place()
     if place is not None and place.size > 1:
         os.environ |= {

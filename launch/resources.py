@@ -14,7 +14,7 @@ class Resources:
     gpus_per_node: int = 1
     """GPUs, and so processes, on each node; 0 for a job that needs none."""
     minutes: int = 240
-    """Time limit."""
+    """Time limit on Slurm. A submitted job that reaches it is queued again, three times at most, and goes on where it was."""
     cpus_per_gpu: int = 4
     """CPU cores for each process."""
     memory_per_gpu_gb: int = 32

@@ -49,7 +49,7 @@ def run_name(config: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = "+".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if isinstance(value, float) else str(value)
     text = re.sub(r"^(data|runs)/|/checkpoints\b", "", text)
     return re.sub(r"[^A-Za-z0-9.+-]+", ".", text).strip(".")[-48:] or "none"
 
@@ -62,7 +62,7 @@ def find_run_folder(job: str, config: Any, name: str) -> Path:
     before, now = _saved(run_dir / "config.yaml"), identity(config)
     default = identity(type(config)())
     # An option that the folder's config does not know came into the code later: then it had its default.
-    differ = [key for key in now if str(before.get(key, default[key])) != str(now[key])]
+    differ = [key for key in now if before.get(key, default[key]) != now[key]]
     if before and differ:
         changes = ", ".join(f"{key} was {before.get(key, default[key])} and is {now[key]}" for key in differ)
         raise RunFolderError(f"{run_dir}: made with other options ({changes}); choose another --name or remove the folder")
@@ -71,8 +71,8 @@ def find_run_folder(job: str, config: Any, name: str) -> Path:
 
 def _saved(path: Path) -> dict[str, Any]:
     try:
-        saved = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, yaml.YAMLError):
         saved = None
@@ -81,8 +81,8 @@ def _saved(path: Path) -> dict[str, Any]:
     return saved
 
 
-def keep_config(run_dir: Path, values: dict[str, Any]) -> None:
-    """Make the run folder, with config.yaml in it."""
+def make_run_folder(run_dir: Path, values: dict[str, Any]) -> None:
+    """Make the folder if need be, and keep the options in its config.yaml."""
     try:
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
         write_text(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
@@ -112,14 +112,14 @@ def held(run_dir: Path) -> Iterator[None]:
 
 
 def _unused(run_dir: Path) -> bool:
-    made = {path.name for path in run_dir.iterdir()} - {"config.yaml", "environment.json", ".lock", "logs"}
-    return not made and not any((run_dir / "logs").iterdir())
+    made = {path.name for path in run_dir.glob("*")} - {"config.yaml", "environment.json", ".lock", "logs"}
+    return not made and not any((run_dir / "logs").glob("*"))
 
 
 def write_text(path: Path, text: str) -> None:
     """Write aside and rename, so that no reader ever sees half a file."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 

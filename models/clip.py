@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedTokenizerBase
+from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from corpora.images import ImageStore
+from models.pretrained import one_error, read_config, read_model, read_tokenizer
 from models.protocols import Batch, States
 
-HUB_NAME = "openai/clip-vit-base-patch32"
+CONTEXT = 77
+"""Longest text in tokens, of the published models and of new ones."""
 
 
 class Clip(CLIPModel):
@@ -28,16 +31,18 @@ class Clip(CLIPModel):
 
     def encode_images(self, batch: Batch) -> States:
         """`pixel_values` (I, 3, H, W) -> unit vectors (I, projection)."""
-        return (F.normalize(self.get_image_features(pixel_values=batch["pixel_values"]).pooler_output, dim=-1),)
+        features = self.get_image_features(pixel_values=batch["pixel_values"])
+        return (F.normalize(features.pooler_output.float(), dim=-1),)
 
     def encode_texts(self, batch: Batch) -> States:
         """`input_ids`, `attention_mask` (T, L) -> unit vectors (T, projection)."""
         features = self.get_text_features(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return (F.normalize(features.pooler_output, dim=-1),)
+        return (F.normalize(features.pooler_output.float(), dim=-1),)
 
     def score(self, images: States, texts: States) -> Tensor:
         """(I, T) logits."""
-        return (self.logit_scale.exp() * images[0] @ texts[0].T).float()
+        with torch.autocast(images[0].device.type, enabled=False):  # a bf16 logit has 8 bits: of thousands, many would tie
+            return self.logit_scale.exp() * images[0] @ texts[0].T
 
 
 class ClipInputs:
@@ -54,8 +59,18 @@ class ClipInputs:
         return {"pixel_values": self.processor(pictures, return_tensors="pt")["pixel_values"]}
 
     def texts(self, texts: Sequence[str]) -> Batch:
-        """`input_ids` and `attention_mask` (T, L); longer texts lose their end, never the end-of-text token that CLIP reads."""
-        encoded = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt")
+        """`input_ids` and `attention_mask` (T, L). Longer texts lose their end, never the end-of-text token that CLIP reads.
+
+        A text that spells out a special token ("<|endoftext|>", "[SEP]") is read as plain text.
+        """
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=self._max_length,
+            split_special_tokens=True,
+            return_tensors="pt",
+        )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
@@ -70,34 +85,35 @@ class ClipShape:
     heads: int = 4
     projection: int = 128
 
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.image_size % self.patch:
+            raise ValueError(
+                f"--width {self.width} --heads {self.heads} --image-size {self.image_size} --patch {self.patch}: "
+                "the heads must divide the width, and patches the image"
+            )
+
 
 def load(checkpoint: str, store: ImageStore) -> tuple[Clip, ClipInputs]:
-    """Any CLIP checkpoint by hub name or folder. Missing or unexpected weights are an error: nothing is silently random."""
-    config = AutoConfig.from_pretrained(checkpoint)
-    if config.model_type != "clip":
-        raise ValueError(f"{checkpoint}: a {config.model_type} checkpoint; clip is needed")
-    model, report = Clip.from_pretrained(checkpoint, output_loading_info=True)
-    if report["missing_keys"]:
-        absent = sorted(report["missing_keys"])
-        raise ValueError(f"{checkpoint}: {len(absent)} weights are missing, the first: {absent[0]}")
-    processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
-    return model, ClipInputs(
-        AutoTokenizer.from_pretrained(checkpoint), processor, store, config.text_config.max_position_embeddings
-    )
+    """Any CLIP checkpoint by hub name or folder. Missing weights are an error: nothing is silently random."""
+    config = read_config(checkpoint, "clip")
+    model, _ = read_model(Clip, checkpoint, config)
+    with one_error(checkpoint, "image processor"):
+        processor = CLIPImageProcessorPil.from_pretrained(checkpoint)
+    tokenizer = read_tokenizer(checkpoint, config.text_config.vocab_size)
+    return model, ClipInputs(tokenizer, processor, store, config.text_config.max_position_embeddings)
 
 
 def from_scratch(shape: ClipShape, store: ImageStore, tokenizer: PreTrainedTokenizerBase) -> tuple[Clip, ClipInputs]:
     """A new CLIP of this shape over a tokenizer whose end-of-text token CLIP reads the sentence from."""
     tower = {"hidden_size": shape.width, "intermediate_size": 4 * shape.width, "num_hidden_layers": shape.layers}
     tower |= {"num_attention_heads": shape.heads}
-    length = 77
-    text = {"vocab_size": len(tokenizer), "max_position_embeddings": length, "eos_token_id": tokenizer.eos_token_id}
+    text = {"vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT, "eos_token_id": tokenizer.eos_token_id}
     text |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     vision = {"image_size": shape.image_size, "patch_size": shape.patch}
     config = CLIPConfig(text_config=tower | text, vision_config=tower | vision, projection_dim=shape.projection)
     side = shape.image_size
     processor = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    return Clip(config), ClipInputs(tokenizer, processor, store, length)
+    return Clip(config), ClipInputs(tokenizer, processor, store, CONTEXT)
 
 
 def save(model: Clip, inputs: ClipInputs, folder: Path) -> None:

@@ -1,9 +1,9 @@
 """LXMERT (Tan & Bansal 2019) as a retrieval model: language and vision layers once an item, cross layers once a pair.
 
 The language and the vision layers never see each other, so their outputs are the states of a caption and of an image.
-`score` runs only the cross layers, and less of those than a full forward: the first cross-attention's projections are
-computed once an item, and of the last layer only the first token's language output, which is all the pooler reads.
-The scores equal those of a full forward a pair (tests/models/test_lxmert.py).
+`score` runs only the cross layers, and less of those than a full forward: the first cross-attention projects items, not
+pairs; of the last layer only the first token's language output is computed, which is all the pooler reads; and texts of
+like length are scored together. The scores equal those of a full forward a pair (tests/models/test_lxmert.py).
 
 Tensor suffixes: P pairs, I images, T texts, L tokens, R regions, D width, H heads.
 """
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, BertModel, LxmertConfig, LxmertModel, PreTrainedTokenizerBase
+from transformers import BertModel, LxmertConfig, LxmertModel, PreTrainedTokenizerBase
 from transformers.models.lxmert.modeling_lxmert import (
     LxmertAttention,
     LxmertLayer,
@@ -28,10 +29,19 @@ from transformers.models.lxmert.modeling_lxmert import (
 )
 
 from corpora.regions import RegionStore
+from models.pretrained import read_config, read_model, read_tokenizer
 from models.protocols import Batch, States
+from training.processes import is_main
 
 Head = Literal["binary", "match"]
-HUB_NAME = "unc-nlp/lxmert-base-uncased"
+LENGTHS_TOGETHER = 2
+"""`score` pads texts of so many lengths to the longest of them: 1 pads nothing, more make larger groups, which a GPU likes."""
+
+BERT_SIZES = (
+    *("vocab_size", "type_vocab_size", "max_position_embeddings", "hidden_size"),
+    *("num_attention_heads", "intermediate_size", "hidden_act"),
+)
+"""What an LXMERT over a BERT checkpoint takes from its configuration, beside the number of layers."""
 
 
 class BinaryHead(nn.Sequential):
@@ -63,9 +73,6 @@ class Lxmert(LxmertPreTrainedModel):
         self.lxmert = LxmertModel(config)
         self.cls = MatchHead(config.hidden_size) if config.head == "match" else BinaryHead(config.hidden_size)
         self.post_init()
-        last = self.lxmert.encoder.x_layers[-1]
-        for unread in (last.visn_self_att, last.visn_inter, last.visn_output):
-            unread.requires_grad_(False)  # the pooler never reads the last vision output, so no gradient reaches these
 
     def encode_images(self, batch: Batch) -> States:
         """`features` (I, R, feature width), `boxes` (I, R, 4) in [0, 1] -> vision layers' output (I, R, D)."""
@@ -84,6 +91,17 @@ class Lxmert(LxmertPreTrainedModel):
 
     def score(self, images: States, texts: States) -> Tensor:
         """(I, T) matching logits of every image against every text."""
+        language_TLD, mask_TL = texts
+        lengths = mask_TL.sum(1).tolist()
+        by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+        scores_IT = torch.empty(len(images[0]), len(lengths), device=language_TLD.device)
+        for _, group in groupby(by_length, key=lambda text: lengths[text] // LENGTHS_TOGETHER):
+            alike = list(group)
+            longest = lengths[alike[-1]]
+            scores_IT[:, alike] = self._score_all(images, (language_TLD[alike, :longest], mask_TL[alike, :longest]))
+        return scores_IT
+
+    def _score_all(self, images: States, texts: States) -> Tensor:
         count_I, count_T = len(images[0]), len(texts[0])
         image_P = torch.arange(count_I, device=images[0].device).repeat_interleave(count_T)
         text_P = torch.arange(count_T, device=images[0].device).repeat(count_I)
@@ -93,7 +111,7 @@ class Lxmert(LxmertPreTrainedModel):
         """(P,) matching logits of the pairs (image_P[p], text_P[p])."""
         (vision_IRD,), (language_TLD, mask_TL) = images, texts
         layers = self.lxmert.encoder.x_layers
-        # The first cross-attention projects items, not pairs: once each, then dealt out to the pairs.
+        # The first cross-attention projects items, which are then dealt out to the pairs.
         first = layers[0].visual_attention.att
         ready: _Projected | None = _Projected(
             *(part[image_P] for part in _project(first, vision_IRD)), *(part[text_P] for part in _project(first, language_TLD))
@@ -102,8 +120,9 @@ class Lxmert(LxmertPreTrainedModel):
         for layer in layers[:-1]:
             vision, language = _cross_layer(layer, vision, language, mask, ready)
             ready = None
-        pooled = self.lxmert.pooler(_last_cross_layer(layers[-1], vision, language, mask, ready))
-        return self.cls(pooled).squeeze(1).float()
+        last = _last_cross_layer(layers[-1], vision, language, mask, ready)
+        with torch.autocast(last.device.type, enabled=False):  # a bf16 logit has 8 bits: of thousands, many would tie
+            return self.cls(self.lxmert.pooler(last.float())).squeeze(1)
 
 
 class _Projected(NamedTuple):
@@ -184,14 +203,22 @@ class LxmertInputs:
         return {"features": torch.from_numpy(features).float(), "boxes": torch.from_numpy(boxes)}
 
     def texts(self, texts: Sequence[str]) -> Batch:
-        """`input_ids` and `attention_mask` (T, L), padded to the longest of the batch."""
-        encoded = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self._max_length, return_tensors="pt")
+        """`input_ids` and `attention_mask` (T, L), padded on the right to the longest; "[SEP]" in a text is plain text."""
+        encoded = self.tokenizer(
+            list(texts),
+            padding=True,
+            padding_side="right",
+            truncation=True,
+            max_length=self._max_length,
+            split_special_tokens=True,
+            return_tensors="pt",
+        )
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
 @dataclass(frozen=True)
 class LxmertShape:
-    """A configuration from scratch. With a language checkpoint its width, heads and feed-forward width are taken from there."""
+    """A configuration from scratch. A language checkpoint brings its own width, heads and number of language layers."""
 
     width: int = 768
     heads: int = 12
@@ -200,49 +227,63 @@ class LxmertShape:
     cross_layers: int = 5
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        if self.cross_layers < 1 or self.width % self.heads:
+            raise ValueError(
+                f"--cross-layers {self.cross_layers} --width {self.width} --heads {self.heads}: "
+                "at least one cross layer is needed, and a width that the heads divide"
+            )
+
 
 def load(checkpoint: str, regions: RegionStore, head: Head = "binary") -> tuple[Lxmert, LxmertInputs]:
     """LXMERT from a hub name or a folder. Missing backbone weights are an error; a fresh head is said so on the terminal.
 
     A folder that `save` wrote keeps its own head; `head` counts for a checkpoint that says nothing of it.
     """
-    config = AutoConfig.from_pretrained(checkpoint)
-    if config.model_type != "lxmert":
-        raise ValueError(f"{checkpoint}: a {config.model_type} checkpoint; lxmert is needed (for BERT weights use --language)")
+    config = read_config(checkpoint, "lxmert")
     if not hasattr(config, "head"):
         config.head = head
-    _check_feature_width(config, regions)
-    model, report = Lxmert.from_pretrained(checkpoint, config=config, output_loading_info=True)
-    absent = sorted(report["missing_keys"])
-    if backbone := [key for key in absent if not key.startswith("cls.")]:
-        raise ValueError(f"{checkpoint}: {len(backbone)} weights of the backbone are missing, the first: {backbone[0]}")
-    if absent:
+    if config.visual_feat_dim != regions.width:
+        raise ValueError(
+            f"{regions.path}: features are {regions.width} wide, {checkpoint} reads {config.visual_feat_dim}; "
+            "use the regions it was trained on"
+        )
+    model, absent = read_model(Lxmert, checkpoint, config, optional="cls.")
+    if absent and is_main():
         print(f"{checkpoint}: has no {config.head} head, a fresh one is used: train it before you trust a score")
-    return model, _inputs(AutoTokenizer.from_pretrained(checkpoint), regions, config)
+    tokenizer = read_tokenizer(checkpoint, config.vocab_size)
+    return model, LxmertInputs(tokenizer, regions, config.max_position_embeddings)
 
 
 def from_scratch(
     shape: LxmertShape, regions: RegionStore, tokenizer: PreTrainedTokenizerBase | None, language: str = "", head: Head = "binary"
 ) -> tuple[Lxmert, LxmertInputs]:
-    """A new LXMERT of this shape; with `language` (hub name or folder of a BERT checkpoint) its language layers start from there."""
-    sizes: dict[str, Any] = {"hidden_size": shape.width, "num_attention_heads": shape.heads, "intermediate_size": 4 * shape.width}
-    sizes |= {"l_layers": shape.language_layers}
-    bert = _bert(language) if language else None
-    if bert is not None:
-        tokenizer = AutoTokenizer.from_pretrained(language)
-        names = (
-            "hidden_size",
-            "num_attention_heads",
-            "intermediate_size",
-            "hidden_act",
-            "max_position_embeddings",
-            "type_vocab_size",
-        )
-        sizes |= {name: getattr(bert.config, name) for name in names} | {"l_layers": bert.config.num_hidden_layers}
+    """A new LXMERT of this shape over `tokenizer`, or over `language`, the hub name or folder of a BERT checkpoint.
+
+    The embeddings and language layers are then BERT's, and so are the tokenizer and their sizes.
+    """
+    if language:
+        return _from_language(shape, regions, language, head)
     if tokenizer is None:
         raise ValueError("a configuration from scratch needs a tokenizer or a language checkpoint")
-    config = LxmertConfig(
-        vocab_size=len(tokenizer) if bert is None else bert.config.vocab_size,
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": shape.width, "num_attention_heads": shape.heads}
+    sizes |= {"intermediate_size": 4 * shape.width, "l_layers": shape.language_layers}
+    config = _config(shape, regions, head, sizes)
+    return Lxmert(config), LxmertInputs(tokenizer, regions, config.max_position_embeddings)
+
+
+def _from_language(shape: LxmertShape, regions: RegionStore, language: str, head: Head) -> tuple[Lxmert, LxmertInputs]:
+    bert, _ = read_model(BertModel, language, read_config(language, "bert"), optional="pooler.")
+    sizes = {name: getattr(bert.config, name) for name in BERT_SIZES} | {"l_layers": bert.config.num_hidden_layers}
+    config = _config(shape, regions, head, sizes)
+    model = Lxmert(config)
+    model.lxmert.embeddings.load_state_dict(bert.embeddings.state_dict())
+    model.lxmert.encoder.layer.load_state_dict(bert.encoder.layer.state_dict())
+    return model, LxmertInputs(read_tokenizer(language, config.vocab_size), regions, config.max_position_embeddings)
+
+
+def _config(shape: LxmertShape, regions: RegionStore, head: Head, sizes: dict[str, Any]) -> LxmertConfig:
+    return LxmertConfig(
         x_layers=shape.cross_layers,
         r_layers=shape.vision_layers,
         visual_feat_dim=regions.width,
@@ -251,11 +292,6 @@ def from_scratch(
         head=head,
         **sizes,
     )
-    model = Lxmert(config)
-    if bert is not None:
-        model.lxmert.embeddings.load_state_dict(bert.embeddings.state_dict(), strict=False)
-        model.lxmert.encoder.layer.load_state_dict(bert.encoder.layer.state_dict())
-    return model, _inputs(tokenizer, regions, config)
 
 
 def freeze_language(model: Lxmert) -> None:
@@ -264,27 +300,14 @@ def freeze_language(model: Lxmert) -> None:
     model.lxmert.encoder.layer.requires_grad_(False)
 
 
+def freeze_unread(model: Lxmert) -> None:
+    """Freeze the last layer's vision side: the pooler never reads it, and DistributedDataParallel waits for every gradient."""
+    last = model.lxmert.encoder.x_layers[-1]
+    for unread in (last.visn_self_att, last.visn_inter, last.visn_output):
+        unread.requires_grad_(False)
+
+
 def save(model: Lxmert, inputs: LxmertInputs, folder: Path) -> None:
     """Weights (safetensors), configuration and tokenizer, as `load` reads them."""
     model.save_pretrained(folder)
     inputs.tokenizer.save_pretrained(folder)
-
-
-def _bert(language: str) -> BertModel:
-    bert = AutoModel.from_pretrained(language)
-    if bert.config.model_type != "bert":
-        raise ValueError(
-            f"{language}: a {bert.config.model_type} checkpoint; LXMERT's language layers are BERT's (bert, MiniLM, ...)"
-        )
-    return bert
-
-
-def _inputs(tokenizer: PreTrainedTokenizerBase, regions: RegionStore, config: LxmertConfig) -> LxmertInputs:
-    return LxmertInputs(tokenizer, regions, config.max_position_embeddings)
-
-
-def _check_feature_width(config: LxmertConfig, regions: RegionStore) -> None:
-    if config.visual_feat_dim != regions.width:
-        raise ValueError(
-            f"{regions.path}: features are {regions.width} wide, this model reads {config.visual_feat_dim}; use the regions it was trained on"
-        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from corpora.corpus import Split
 from corpora.progress import progress
-from models.lxmert import Lxmert, LxmertInputs, freeze_language
+from models.lxmert import Lxmert, LxmertInputs, freeze_language, freeze_unread
 from training.losses import binary_loss, circulant_pairs, hinge_loss, other_direction, softmax_loss
 from training.pairs import PairSet
 from training.state_cache import StateCache, write_states
@@ -66,8 +66,13 @@ class LxmertPairs:
     def _contrastive(self, samples: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
         images, texts = self._split.pairs[samples].T
         others = len(samples) - 1
+        if not 0 < (self._negatives or others) <= others:
+            raise ValueError(
+                f"--negatives {self._negatives}: a process has {len(samples)} pairs at a time, so each has {others} others to be "
+                "scored against; raise --batch-size (it is divided by processes and --accumulate) or lower --negatives"
+            )
         random = torch.Generator().manual_seed(int(generator.integers(2**31)))
-        image, text = circulant_pairs(len(samples), min(self._negatives or others, others), random)
+        image, text = circulant_pairs(len(samples), self._negatives or others, random)
         ignored = torch.from_numpy(self._pairs.related(images[image], texts[text]))
         ignored[:, 0] = False
         return self._items(images, texts) | {"image": image, "text": text, "ignored": ignored}
@@ -85,6 +90,7 @@ class LxmertTrainee(nn.Module):
 
     def __init__(self, model: Lxmert, formulation: Formulation, loss: Loss, margin: float, top_k: int) -> None:
         super().__init__()
+        freeze_unread(model)
         self.model, self._formulation = model, formulation
         self._loss, self._margin, self._top_k = loss, margin, top_k
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+"""In the order of their ids. [SEP] must not be 2: transformers' CLIP takes an end of text of 2 for an old, wrong configuration."""
 
 
-def learn_tokenizer(texts: Iterable[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:
-    """Lower-cased WordPiece over `texts`, in BERT's frame ([CLS] ... [SEP]); [SEP] also serves as CLIP's end of text."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+def learn_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:
+    """Lower-cased WordPiece over `texts`, in BERT's frame ([CLS] ... [SEP]); [SEP] also serves as CLIP's end of text.
+
+    The same texts give the same ids in every process and on every restart.
+    """
+    tokenizer = _empty({token: number for number, token in enumerate(SPECIAL)})
+    # The trainer numbers the pieces of one letter in the order of a hash table, another one in every process. Named
+    # beforehand they keep their places; that they then count as special ends with the trainer's own tokenizer.
+    letters = sorted({letter for text in texts for letter in tokenizer.normalizer.normalize_str(text) if not letter.isspace()})
+    first = SPECIAL + letters + [f"##{letter}" for letter in letters]
     tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, show_progress=False)
+        texts, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=first, show_progress=False)
     )
-    frame = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
+    learned = _empty(tokenizer.get_vocab())
+    frame = [(token, learned.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=frame)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=learned,
         pad_token="[PAD]",
         unk_token="[UNK]",
         cls_token="[CLS]",
@@ -31,3 +37,12 @@ def learn_tokenizer(texts: Iterable[str], vocabulary: int = 8000) -> PreTrainedT
         bos_token="[CLS]",
         eos_token="[SEP]",
     )
+
+
+def _empty(ids: dict[str, int]) -> Tokenizer:
+    """Lower-casing WordPiece with this vocabulary and no frame."""
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

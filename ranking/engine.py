@@ -2,14 +2,17 @@
 
 Texts are sorted by length and cut into blocks of columns. Each process takes every n-th block; the image states are
 encoded in shares and exchanged. A finished block is a file of its own in `<ranking file>.part/`, written aside and
-renamed, so a job that was killed goes on where it was, with any number of processes, and gives the same ranking file.
+renamed, its checksum in its name, so a job that was killed goes on where it was, with any number of processes, and gives
+the same ranking file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,14 +21,24 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from corpora.corpus import Split
 from corpora.progress import progress
 from models.protocols import Batch, Inputs, RetrievalModel, States
-from ranking.matrix import Axis, Provenance, Ranking, RankingError, Relevance, check_finite, read_ranking, write_ranking
+from ranking.matrix import (
+    Axis,
+    Provenance,
+    Ranking,
+    RankingError,
+    Relevance,
+    check_finite,
+    read_ranking,
+    write_ranking,
+    written_aside,
+)
+from training import processes
 
 BLOCK = 64
 """Images of an encoding batch, and texts of a block of columns: fixed, so that a job resumes under any number of processes."""
@@ -46,38 +59,33 @@ class Engine:
 
     def rank_in_memory(self, provenance: Provenance) -> Ranking:
         """The whole matrix, on every process; for validation between epochs."""
-        images, blocks = self._image_states(), self._text_blocks()
-        mine = [(columns, self._scores(images, columns)) for columns in blocks[_rank() :: _size()]]
+        images, blocks = self._image_states(shown=False), self._text_blocks()
+        mine = [(columns, self._scores(images, columns)) for columns in blocks[processes.rank() :: processes.size()]]
         scores = np.empty((len(self.split.image_ids), len(self.split.texts)), np.float32)
-        for columns, block in (part for share in _all_gather(mine) for part in share):
+        for columns, block in (part for share in processes.all_gather(mine) for part in share):
             scores[:, columns] = block
         return self._ranking(scores, provenance)
 
     def rank_to_file(self, path: Path, provenance: Provenance) -> Ranking:
         """The whole matrix as a ranking file; goes on with the blocks that an earlier, stopped job left."""
-        if path.exists():
-            return self._finished(path, provenance)
-        blocks = self._text_blocks()
-        part = path.with_name(path.name + ".part")
-        if _rank() == 0:
-            _take_over(part, provenance, len(blocks))
-        _barrier()
-        missing = [number for number in range(len(blocks)) if not (part / f"{number:06d}.npy").exists()]
-        _barrier()  # no process may write a block before all have looked
+        part, blocks = path.with_name(path.name + ".part"), self._text_blocks()
+        if processes.on_main(path.exists):
+            ranking = self._finished(path, provenance)
+            processes.on_main(lambda: shutil.rmtree(part, ignore_errors=True))  # left by a job killed at its very end
+            return ranking
+        missing = processes.on_main(lambda: _take_over(part, provenance, len(blocks)))
         if missing:
             self._fill(part, blocks, missing)
-        _barrier()
-        if _rank() == 0:
-            self._assemble(path, part, blocks, provenance)
-        _barrier()
+        processes.barrier()
+        processes.on_main(lambda: self._assemble(path, part, blocks, provenance))
         return read_ranking(path)
 
     def _fill(self, part: Path, blocks: list[np.ndarray], missing: list[int]) -> None:
-        images, mine = self._image_states(), missing[_rank() :: _size()]
+        images, mine = self._image_states(shown=True), missing[processes.rank() :: processes.size()]
         for number in progress(mine, "scoring blocks of texts", len(mine)):
             scores = self._scores(images, blocks[number])
             check_finite(scores, self.split.image_ids, [self.split.text_ids[i] for i in blocks[number]])
-            _write_block(part / f"{number:06d}.npy", scores)
+            _write_block(part, number, scores)
 
     def _finished(self, path: Path, provenance: Provenance) -> Ranking:
         ranking = read_ranking(path)
@@ -90,13 +98,12 @@ class Engine:
 
     def _assemble(self, path: Path, part: Path, blocks: list[np.ndarray], provenance: Provenance) -> None:
         """Put the block files together; each column exactly once is what makes it a matrix."""
-        scores = np.lib.format.open_memmap(
-            part / "scores.whole", "w+", np.float32, (len(self.split.image_ids), len(self.split.texts))
-        )
-        for number, columns in enumerate(blocks):
-            block = np.load(part / f"{number:06d}.npy", allow_pickle=False)
-            scores[:, columns] = block
-        write_ranking(path, self._ranking(scores, provenance))
+        files = _standing(part)
+        if len(files) < len(blocks):
+            raise RankingError(f"{part}: {len(blocks) - len(files)} blocks were damaged after they were written; run again")
+        mapped = [(columns, np.load(files[number], "r", allow_pickle=False)) for number, columns in enumerate(blocks)]
+        scores = _Columns(mapped, (len(self.split.image_ids), len(self.split.texts)))
+        write_ranking(path, self._ranking(cast(Any, scores), provenance))
         shutil.rmtree(part)
 
     def _ranking(self, scores: np.ndarray, provenance: Provenance) -> Ranking:
@@ -111,30 +118,32 @@ class Engine:
 
     def _scores(self, images: States, columns: np.ndarray) -> np.ndarray:
         """Scores of all images against some texts, (images, texts) float32."""
-        at_once = max(1, self.pair_batch // BLOCK)
+        width = min(len(columns), self.pair_batch)
+        height = self.pair_batch // width
         with self._inference():
             texts = self.model.encode_texts(_to(self.inputs.texts([self.split.texts[i] for i in columns]), self._device))
             rows = [
-                self.model.score(tuple(state[start : start + at_once] for state in images), texts).float().cpu()
-                for start in range(0, len(self.split.image_ids), at_once)
+                torch.cat([self.model.score(some, part).float() for part in _cut(texts, width)], dim=1)
+                for some in _cut(images, height)
             ]
-        return torch.cat(rows).numpy()
+            scores: np.ndarray = torch.cat(rows).cpu().numpy()
+        return scores
 
-    def _image_states(self) -> States:
+    def _image_states(self, shown: bool) -> States:
         """States of all images on this process's device; each image is encoded by one process."""
         ids = self.split.image_ids
         batches = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
-        mine = batches[_rank() :: _size()]
+        mine = batches[processes.rank() :: processes.size()]
         loader = DataLoader(
             cast(Any, mine), batch_size=None, collate_fn=self.inputs.images, num_workers=min(self.workers, len(mine))
         )
         with self._inference():
             encoded = [
                 tuple(state.cpu() for state in self.model.encode_images(_to(batch, self._device)))
-                for batch in progress(loader, "encoding batches of images", len(mine))
+                for batch in (progress(loader, "encoding batches of images", len(mine)) if shown else loader)
             ]
-        shares = _all_gather(encoded)
-        in_order = [shares[number % _size()][number // _size()] for number in range(len(batches))]
+        shares = processes.all_gather(encoded)
+        in_order = [shares[number % len(shares)][number // len(shares)] for number in range(len(batches))]
         return tuple(torch.cat(state).to(self._device) for state in zip(*in_order, strict=True))
 
     @property
@@ -159,54 +168,59 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _take_over(part: Path, provenance: Provenance, blocks: int) -> None:
-    """Keep the blocks of an earlier job if they come from the same model and split; else start anew and say so."""
+def _take_over(part: Path, provenance: Provenance, blocks: int) -> list[int]:
+    """The blocks yet to be scored. Those of an earlier job stand if they come from the same model and split."""
     wanted = json.dumps({**asdict(provenance), "revision": "", "blocks": blocks, "block": BLOCK})
     identity = part / "identity.json"
-    stands = len(list(part.glob("*.npy")))
     if identity.exists() and identity.read_text() == wanted:
-        print(f"{part}: {stands} of {blocks} blocks stand already")
-        return
-    if stands:
-        print(f"{part}: {stands} blocks of another model, split or configuration are discarded")
-    shutil.rmtree(part, ignore_errors=True)
+        standing = _standing(part)
+        print(f"{part}: {len(standing)} of {blocks} blocks stand already", flush=True)
+        return [number for number in range(blocks) if number not in standing]
+    if part.exists():
+        print(f"{part}: blocks of another model, split or configuration are discarded", flush=True)
+        shutil.rmtree(part)
     part.mkdir(parents=True)
     identity.write_text(wanted)
+    return list(range(blocks))
 
 
-def _write_block(path: Path, scores: np.ndarray) -> None:
-    writing = path.with_suffix(".writing")
-    with writing.open("wb") as file:
-        np.save(file, scores, allow_pickle=False)
-    writing.replace(path)
+def _write_block(part: Path, number: int, scores: np.ndarray) -> None:
+    content = io.BytesIO()
+    np.save(content, scores, allow_pickle=False)
+    with written_aside(part / f"{number:06d}-{zlib.crc32(content.getbuffer()):08x}.npy") as aside:
+        aside.write_bytes(content.getbuffer())
+
+
+def _standing(part: Path) -> dict[int, Path]:
+    """Block files by number; a damaged one is removed and will be scored again."""
+    standing = {}
+    for path in sorted(part.glob("*.npy")):
+        number, checksum = path.stem.split("-")
+        if zlib.crc32(path.read_bytes()) == int(checksum, 16):
+            standing[int(number)] = path
+        else:
+            print(f"{path}: damaged, it will be scored again", flush=True)
+            path.unlink()
+    return standing
+
+
+class _Columns:
+    """Mapped block files as one matrix, read some rows at a time: the whole need not fit in memory."""
+
+    def __init__(self, blocks: list[tuple[np.ndarray, np.ndarray]], shape: tuple[int, int]) -> None:
+        self._blocks, self.shape = blocks, shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, stop, _ = rows.indices(self.shape[0])
+        scores = np.empty((stop - first, self.shape[1]), np.float32)
+        for columns, block in self._blocks:
+            scores[:, columns] = block[first:stop]
+        return scores
+
+
+def _cut(states: States, size: int) -> Iterator[States]:
+    return zip(*(state.split(size) for state in states), strict=True)
 
 
 def _to(batch: Batch, device: torch.device) -> dict[str, Tensor]:
     return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
-
-
-def is_main() -> bool:
-    """Whether this process is the one that writes results and prints."""
-    return _rank() == 0
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def _all_gather(value: Any) -> list[Any]:
-    """Every process's value, by rank."""
-    if not dist.is_initialized():
-        return [value]
-    values: list[Any] = [None] * _size()
-    dist.all_gather_object(values, value)
-    return values

@@ -29,3 +29,12 @@ class RankingOptions:
     """Pairs scored at once; lower it if a cross-encoder runs out of memory."""
     npz: bool = False
     """Also write the original suite's .npz (logits, labels, i2t_ranks, t2i_ranks) beside the ranking file."""
+
+    def __post_init__(self) -> None:
+        if (self.image_ids is None) == (self.protocol == "fixed"):
+            raise ValueError(
+                f"--protocol {self.protocol} {'needs' if self.image_ids is None else 'takes no'} --image-ids, a file with one image id a line"
+            )
+        for name in ("fold_size", "pair_batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be 1 or more")

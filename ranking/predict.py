@@ -8,11 +8,12 @@ from typing import Any, cast
 from torch import nn
 
 from corpora.corpus import Corpus, Split
-from ranking.engine import Engine, is_main, weights_digest
+from ranking.engine import Engine, weights_digest
 from ranking.evaluate import as_table, evaluate, read_ids, write_result
 from ranking.matrix import Provenance, RankingError, config_json
 from ranking.npz import write_npz
 from ranking.options import RankingOptions
+from training.processes import is_main
 
 
 def ranked_split(corpus: Corpus, options: RankingOptions) -> Split:
@@ -20,11 +21,11 @@ def ranked_split(corpus: Corpus, options: RankingOptions) -> Split:
     split = corpus.split(options.split)
     if not split.texts:
         raise RankingError(f"{corpus.folder}: split {split.name} has no texts to rank")
-    if options.protocol != "fixed":
-        return split
-    if options.image_ids is None:
-        raise RankingError("--protocol fixed needs --image-ids, a file with one image id a line")
-    return split.subset(read_ids(options.image_ids))
+    if options.protocol == "folds" and len(split.image_ids) % options.fold_size:
+        raise RankingError(
+            f"--fold-size {options.fold_size}: the {len(split.image_ids)} images of split {split.name} do not divide into such folds"
+        )
+    return split if options.image_ids is None else split.subset(read_ids(options.image_ids))
 
 
 def predict(

@@ -10,5 +10,6 @@
 #SBATCH --time=4:00:00
 #SBATCH --requeue
 #SBATCH --output=%x-%j.log
-cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" || exit 2
+#SBATCH --open-mode=append
+cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" && [ -f slurm/run_job.sh ] || { echo "submit from the checkout, or set MISRANK_ROOT to it" >&2; exit 2; }
 . slurm/run_job.sh jobs/preprocess_karpathy.py "$@"

@@ -1,8 +1,13 @@
 # Sourced by the batch scripts beside it: runs a job file as the tasks of this allocation.
 # $1 is the job file; further arguments are passed on to it.
-[ -f "$1" ] || { echo "no $1 in $PWD: submit from the checkout, or set MISRANK_ROOT to it" >&2; exit 2; }
 [ -f .venv/bin/activate ] && . .venv/bin/activate
 unset SLURM_EXPORT_ENV                            # sbatch --export=... would leave srun without a PATH
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK    # srun of Slurm 22 and later does not read the latter
 job=$1 && shift
 srun --kill-on-bad-exit=1 python "$job" --cluster allocation "$@"
+code=$?
+# Where a preemption leaves a grace time the tasks end early, and the job would count as failed: queue it again.
+if [ $code -ne 0 ] && scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $code

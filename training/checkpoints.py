@@ -17,53 +17,72 @@ from collections.abc import Callable
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the operating system says when a disk, a quota or a file is full."""
+
+
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return folder / f"step-{step:08d}"
 
 
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
-    """Have `write` fill a new checkpoint folder and commit it. On a full disk: OSError ENOSPC, the old ones untouched."""
-    final, part = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
+    """Have `write` fill a new checkpoint folder and commit it. On a full disk: OSError ENOSPC or the like, the old ones untouched."""
+    final = checkpoint_at(folder, step)
+    part = folder / f".{final.name}.part"
     shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
     part.mkdir(parents=True)
     try:
         write(part)
         _write_manifest(part)
     except Exception as error:
-        # torch and safetensors report a full disk as errors of their own kinds
-        full = "No space left" in str(error) or shutil.disk_usage(folder).free < 1 << 16
+        full = _no_room(error)
         shutil.rmtree(part, ignore_errors=True)
-        if full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(final)) from error
-        raise
-    shutil.rmtree(final, ignore_errors=True)
+        if full is None:
+            raise
+        raise OSError(full, os.strerror(full), str(final)) from error
+    shutil.rmtree(final, ignore_errors=True)  # only a damaged one can stand there: the run went on from before it
     part.rename(final)
     _flush(folder)
-    link(folder, "last", final)
     return final
 
 
-def link(folder: Path, name: str, target: Path) -> None:
-    """Point `folder/name` at a checkpoint, in one step."""
-    new = folder / f".{name}.part"
-    new.unlink(missing_ok=True)
-    new.symlink_to(target.name)
-    new.replace(folder / name)
+def point(folder: Path, last: int, best: int | None) -> None:
+    """Point the links `last` and `best` at the checkpoints of these steps."""
+    for name, step in (("last", last), ("best", best)):
+        if step is not None:
+            new = folder / f".{name}.part"
+            new.unlink(missing_ok=True)
+            new.symlink_to(checkpoint_at(folder, step).name)
+            new.replace(folder / name)
 
 
-def prune(folder: Path, keep: int = 2) -> None:
-    """Delete all but the newest checkpoints and the one that `best` points at."""
-    best = (folder / "best").resolve()
-    for old in _all(folder)[:-keep]:
-        if old != best:
-            shutil.rmtree(old)
+def prune(folder: Path, last: int, best: int | None, keep: int = 2) -> None:
+    """Delete all but the `keep` newest checkpoints up to step `last` and the best one, and what killed runs left.
+
+    A checkpoint after `last` is a damaged one that the run has passed over.
+    """
+    upto = [path for path in _all(folder) if path.name <= checkpoint_at(folder, last).name]
+    kept = {*upto[-keep:], *([] if best is None else [checkpoint_at(folder, best)])}
+    for path in [*_all(folder), *folder.glob(".step-*.part")]:
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None. A damaged one is named on the terminal and passed over."""
+    """The newest whole checkpoint, or None before the first. A damaged one is named on the terminal and passed over.
+
+    Checkpoints of which none is whole raise ValueError: starting anew would delete what could perhaps be saved.
+    """
+    faults = {}
     for path in reversed(_all(folder)):
         fault = damage(path)
         if fault is None:
             return path
-        print(f"checkpoint {path} is damaged ({fault}); taking the one before it")
+        print(f"checkpoint {path} is damaged ({fault}); trying the one before it", flush=True)
+        faults[path.name] = fault
+    if faults:
+        raise ValueError(f"{folder}: no whole checkpoint among {', '.join(faults)}; remove the folder to start anew")
     return None
 
 
@@ -79,8 +98,18 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
+def _no_room(error: BaseException | None) -> int | None:
+    """The number of the full disk or quota behind a failed write, or None: torch and safetensors raise errors of their own kinds."""
+    while error is not None:
+        for number in NO_ROOM:
+            if os.strerror(number) in str(error):
+                return number
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def _all(folder: Path) -> list[Path]:
-    return sorted(path.resolve() for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
+    return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name))
 
 
 def _write_manifest(part: Path) -> None:

@@ -41,19 +41,21 @@ class Learning:
     """Also log to Weights & Biases (WANDB_MODE=offline works)."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("epochs", self.epochs, self.epochs > 0),
-            ("steps", self.steps, self.steps >= 0),
-            ("batch-size", self.batch_size, self.batch_size > 0),
-            ("learning-rate", self.learning_rate, 0 < self.learning_rate < math.inf),
-            ("warmup", self.warmup, 0 <= self.warmup < 1),
-            ("clip", self.clip, self.clip >= 0),
-            ("accumulate", self.accumulate, self.accumulate > 0),
-            ("evaluate-every", self.evaluate_every, self.evaluate_every >= 0),
-            ("save-every", self.save_every, self.save_every > 0),
+        for name, holds, allowed in (
+            ("epochs", 0 < self.epochs < math.inf, "above 0"),
+            ("steps", self.steps >= 0, "0 or more"),
+            ("batch_size", self.batch_size > 0, "1 or more"),
+            ("learning_rate", 0 < self.learning_rate < math.inf, "above 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
+            ("clip", 0 <= self.clip < math.inf, "0 or more"),
+            ("accumulate", self.accumulate > 0, "1 or more"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
+            ("save_every", self.save_every > 0, "1 or more"),
         ):
-            if not allowed:
-                raise ValueError(f"--{name} {value}: out of range")
+            if not holds:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {allowed}")
 
     def total_steps(self, samples: int) -> int:
         """Optimizer steps of the whole run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,3 +39,21 @@ def captioned(ranking_of: Callable[..., Ranking]) -> Callable[..., Ranking]:
         return ranking_of(scores, np.arange(images * per_image).reshape(images, per_image))
 
     return build
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model's 67 images and 131 texts are then 5 and 9 uneven blocks."""
+    monkeypatch.setattr("ranking.engine.BLOCK", 16)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's ranking file, made by one process without a break."""
+    from tiny_model import rank
+
+    path = tmp_path_factory.mktemp("whole") / "ranking.h5"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ranking.engine.BLOCK", 16)
+        rank(path)
+    return path

@@ -1,0 +1,181 @@
+"""The five ways in, and how a job file ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import make_scenes
+from launch import entry
+from launch.options import Command, Launch
+from launch.resources import Resources
+
+JOB = Path(__file__).resolve().parents[2] / "jobs" / "make_scenes.py"
+RUN = make_scenes.run
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+
+
+def start(*arguments: str) -> int | str | None:
+    """Start make_scenes as the command line would, in this process; its exit code or last message."""
+    sys.argv = ["jobs/make_scenes.py", *arguments]
+    try:
+        entry.main(make_scenes.Config, make_scenes.RESOURCES, RUN)
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.fixture(autouse=True)
+def own_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+
+
+def failing(monkeypatch, error: BaseException) -> None:
+    def run(config: make_scenes.Config, run_dir: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(make_scenes, "run", run)
+
+
+# The ways in
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "sbatch", "cluster"),
+    [
+        ("auto", {}, False, "local"),
+        ("auto", {}, True, "slurm"),
+        ("auto", {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}, True, "allocation"),  # srun
+        ("auto", {"SLURM_JOB_ID": "1"}, True, "slurm"),  # a shell of salloc
+        ("auto", {"WORLD_SIZE": "2", "RANK": "1"}, True, "allocation"),  # torchrun
+        ("local", {}, True, "local"),
+        ("debug", {}, True, "debug"),
+        ("slurm", {}, False, "slurm"),
+        ("allocation", {}, True, "allocation"),
+    ],
+)
+def test_where_it_runs(monkeypatch, capsys, asked, environment, sbatch, cluster):
+    os.environ |= environment
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if sbatch else None)
+    assert entry._cluster(Command(None, Launch(cluster=asked), Resources())) == cluster
+    assert ("no sbatch on the path: running on this machine" in capsys.readouterr().out) == (
+        asked == "auto" and cluster == "local"
+    )
+
+
+@pytest.mark.parametrize(
+    ("cluster", "resources", "way"),
+    [
+        ("allocation", Resources(gpus_per_node=4, nodes=2), "here"),
+        ("local", Resources(), "here"),
+        ("local", Resources(gpus_per_node=0), "here"),
+        ("local", Resources(gpus_per_node=2), "processes"),
+        ("slurm", Resources(), "slurm"),
+        ("debug", Resources(), "debug"),
+    ],
+)
+def test_how_it_starts(monkeypatch, tmp_path, cluster, resources, way):
+    taken = []
+
+    class Job:
+        job_id, paths = "7", type("Paths", (), {"stdout": "log"})
+
+        def results(self) -> None:
+            taken.append("results")
+
+    class Task(entry.Task):
+        def __call__(self) -> None:
+            taken.append("here")
+
+    monkeypatch.setattr(entry, "run_processes", lambda task, resources: taken.append("processes"))
+    monkeypatch.setattr(entry, "submit", lambda task, cluster, resources: taken.append(cluster) or Job())
+    entry._start(Task("jobs.x", {}, str(tmp_path), {}), cluster, resources)
+    assert taken == [way] + ["results"] * (way == "debug")
+
+
+def test_several_nodes_are_no_machine_of_ones_own():
+    assert "--nodes 2: this machine is one node" in str(start("--cluster", "local", "--nodes", "2"))
+    assert not Path("runs").exists()
+
+
+def test_only_the_first_rank_names_the_run_folder(monkeypatch, capsys):
+    failing(monkeypatch, ValueError("x"))
+    os.environ |= {"WORLD_SIZE": "2", "RANK": "1"}
+    start()
+    assert "run folder" not in capsys.readouterr().out
+
+
+# What is left
+
+
+def test_a_job_that_runs(capsys, tmp_path):
+    small = ("--folder", "made", "--train", "4", "--val", "2", "--test", "2", "--size", "32", "--name", "small")
+    assert start(*small) == 0
+    run_dir = tmp_path / "runs/make_scenes/small"
+    assert f"run folder: {run_dir}\n" in capsys.readouterr().out
+    assert sorted(path.name for path in run_dir.iterdir()) == [".lock", "config.yaml", "environment.json", "logs"]
+    assert start("--config", "runs/make_scenes/small/config.yaml", "--name", "small") == 0
+    assert "stands already" in capsys.readouterr().out
+    assert "made with other options (train was 4 and is 5)" in str(start(*small, "--train", "5"))
+
+
+def test_a_mistake_in_a_first_start_leaves_no_folder(monkeypatch):
+    failing(monkeypatch, ValueError("--folder x: no"))
+    assert start() == "error: --folder x: no"
+    assert not list(Path("runs/make_scenes").iterdir())
+
+
+def test_a_mistake_later_keeps_folder_and_traceback(monkeypatch, tmp_path):
+    failing(monkeypatch, ValueError("no"))
+    run_dir = tmp_path / "runs/make_scenes/default"
+    run_dir.mkdir(parents=True)
+    (run_dir / "metrics.json").write_text("{}")
+    assert start() == f"error: no\n(traceback: {run_dir}/logs/error-0.txt)"
+    assert (run_dir / "logs/error-0.txt").exists()
+
+
+def test_a_bug_shows_its_traceback(monkeypatch):
+    failing(monkeypatch, KeyError("bug"))
+    assert str(start()).startswith("Traceback") and str(start()).endswith("KeyError: 'bug'")
+
+
+def test_a_full_disk(monkeypatch):
+    failing(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert "free some space and run the same command again" in str(start())
+
+
+def test_control_c(monkeypatch, capsys):
+    failing(monkeypatch, KeyboardInterrupt())
+    assert start() == 130
+    assert capsys.readouterr().err == "\nstopped; the same command goes on where it was\n"
+
+
+def test_a_mistake_on_the_command_line(capsys):
+    assert "unknown option 'sed' (did you mean 'seed'?)" in str(refused_file("sed: 1"))
+    assert start("--sed", "1") == 2 and "--seed" in capsys.readouterr().err
+    assert "use letters, digits" in str(start("--name", "a/b"))
+    assert not Path("runs").exists()
+
+
+def refused_file(text: str) -> int | str | None:
+    Path("options.yaml").write_text(text)
+    return start("--config", "options.yaml")
+
+
+def test_a_reader_that_goes_away():
+    """--help | head"""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, str(JOB), "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.returncode == 1 and done.stderr == ""

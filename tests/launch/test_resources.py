@@ -1,0 +1,19 @@
+"""What a job may ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from launch.resources import Resources
+
+
+@pytest.mark.parametrize("name", ["nodes", "minutes", "cpus_per_gpu", "memory_per_gpu_gb"])
+def test_at_least_one(name):
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')} 0: must be at least 1"):
+        Resources(**{name: 0})
+
+
+def test_gpus():
+    with pytest.raises(ValueError, match="--gpus-per-node -1: must be 0 or more"):
+        Resources(gpus_per_node=-1)
+    assert [Resources(gpus_per_node=gpus).processes_per_node for gpus in (0, 1, 4)] == [1, 1, 4]

@@ -18,6 +18,8 @@ from ranking.options import RankingOptions
 class Config(RankingOptions):
     checkpoint: str = "openai/clip-vit-base-patch32"
     """Hub name or folder of a CLIP checkpoint; a run of clip_finetune leaves one in checkpoints/best."""
+    pair_batch: int = 1 << 20
+    """Pairs scored at once: a pair is one product of two vectors."""
 
 
 RESOURCES = Resources(minutes=60)

@@ -22,7 +22,7 @@ class Config(RankingOptions):
     regions: str = ""
     """Region features by extractor name; by default the only ones the corpus has."""
     head: Literal["binary", "match"] = "match"
-    """Head of a checkpoint that names none, as the public LXMERT: match scores zero-shot, binary would be untrained."""
+    """Head of a checkpoint that names none, as the public LXMERT, whose pretraining match head scores zero-shot."""
 
 
 RESOURCES = Resources(minutes=24 * 60)
@@ -40,7 +40,7 @@ def run(config: Config, run_dir: Path) -> None:
     corpus = Corpus(config.corpus)
     split = ranked_split(corpus, config)
     process_group(config.precision)
-    model, inputs = lxmert.load(config.checkpoint, corpus.regions(config.regions), config.head)
+    model, inputs = lxmert.load(config.checkpoint, corpus.regions(config.regions), config.head, trained=True)
     engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers())
     predict(engine, "LXMERT", config.checkpoint, config, run_dir, revision())
 

@@ -54,6 +54,10 @@ def join() -> int:
             "MASTER_ADDR": place.main_host,
             "MASTER_PORT": str(place.port),
         }
+        # Before torch is imported: processes that each use every core wait for each other most of the time
+        os.environ.setdefault(
+            "OMP_NUM_THREADS", str(int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or max(1, _cores() // place.size))
+        )
     return int(os.environ.get("RANK", "0"))
 
 
@@ -80,5 +84,9 @@ def device_name() -> str:
 
 def loader_workers() -> int:
     """Processes that read and prepare images: the cores of this task but one, none on a small machine, eight at most."""
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or len(os.sched_getaffinity(0))
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", "0")) or _cores()
     return min(8, cores - 1) if cores > 2 else 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -235,10 +235,11 @@ class LxmertShape:
             )
 
 
-def load(checkpoint: str, regions: RegionStore, head: Head = "binary") -> tuple[Lxmert, LxmertInputs]:
+def load(checkpoint: str, regions: RegionStore, head: Head = "binary", trained: bool = False) -> tuple[Lxmert, LxmertInputs]:
     """LXMERT from a hub name or a folder. Missing backbone weights are an error; a fresh head is said so on the terminal.
 
-    A folder that `save` wrote keeps its own head; `head` counts for a checkpoint that says nothing of it.
+    A folder that `save` wrote keeps its own head; `head` counts for a checkpoint that says nothing of it. With `trained`
+    a checkpoint without that head is an error too: its scores would be random.
     """
     config = read_config(checkpoint, "lxmert")
     if not hasattr(config, "head"):
@@ -249,6 +250,10 @@ def load(checkpoint: str, regions: RegionStore, head: Head = "binary") -> tuple[
             "use the regions it was trained on"
         )
     model, absent = read_model(Lxmert, checkpoint, config, optional="cls.")
+    if absent and trained:
+        raise ValueError(
+            f"{checkpoint}: has no {config.head} head, its scores would be random; fine-tune it first, or choose another --head"
+        )
     if absent and is_main():
         print(f"{checkpoint}: has no {config.head} head, a fresh one is used: train it before you trust a score")
     tokenizer = read_tokenizer(checkpoint, config.vocab_size)

@@ -56,6 +56,14 @@ def test_srun_tasks_on_two_nodes(nodes):
     }
 
 
+@pytest.mark.parametrize("given", ["3", ""])
+def test_processes_share_the_cores(nodes, given):
+    os.environ.pop("OMP_NUM_THREADS", None)
+    srun(0, 2, **({"SLURM_CPUS_PER_TASK": given} if given else {}))
+    join()
+    assert os.environ["OMP_NUM_THREADS"] == (given or str(max(1, len(os.sched_getaffinity(0)) // 2)))
+
+
 def test_the_nodes_of_the_step_count_not_those_of_the_job(on_path):
     on_path("scontrol", 'echo "${@: -1}"')
     srun(1, 2, SLURM_STEP_NODELIST="n2")

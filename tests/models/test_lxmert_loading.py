@@ -44,6 +44,11 @@ def test_a_fresh_binary_head_is_said_so(tmp_path, lxmert_config, tokenizer, regi
     assert 0.15 < model.cls[0].weight.std() < 0.25 and not model.cls[3].bias.any()  # the initializer range, 0.2 here
 
 
+def test_a_checkpoint_that_is_to_be_ranked_needs_its_head(tmp_path, lxmert_config, tokenizer, regions):
+    with pytest.raises(ValueError, match="no binary head, its scores would be random"):
+        lxmert.load(checkpoint(tmp_path, LxmertModel(lxmert_config()), tokenizer), regions, "binary", trained=True)
+
+
 def test_what_cannot_be_loaded_is_one_clear_error(tmp_path, lxmert_config, tokenizer, regions):
     model = LxmertModel(lxmert_config())
     folder = checkpoint(tmp_path, model, tokenizer)

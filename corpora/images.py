@@ -49,8 +49,12 @@ class ImageStore(Store):
         return self.file["bytes"][self._offsets[row] : self._offsets[row + 1]].tobytes()
 
     def picture(self, image_id: str) -> Image.Image:
-        """The decoded image, RGB uint8."""
-        return decode(self.read(image_id))
+        """The decoded image, RGB uint8; StoreError names the image if it cannot be decoded any more."""
+        data = self.read(image_id)
+        try:
+            return decode(data)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path}: image {image_id!r} cannot be decoded ({error}); prepare the corpus again") from None
 
 
 class ImageWriter:

@@ -18,7 +18,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from corpora.corpus import CorpusError
 from corpora.images import ImageStore
 from error_analysis.analysis import Analysis
 from error_analysis.layouts import document, thumbnail_paths
@@ -77,10 +76,7 @@ def write_thumbnails(images: ImageStore, paths: dict[str, str], folder: Path) ->
     """Encode each image once; returns width and height in pixels by path. Never enlarged; a very long image is cut down further."""
     sizes = {}
     for image_id, path in paths.items():
-        try:
-            picture = images.picture(image_id)
-        except (OSError, ValueError) as error:
-            raise CorpusError(f"{images.path}: image {image_id!r} cannot be shown ({error}); prepare the corpus again") from None
+        picture = images.picture(image_id)
         scale = min(1.0, SHORT_SIDE / min(picture.size), LONG_SIDE / max(picture.size))
         sizes[path] = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture.resize(sizes[path]).save(folder / path, quality=JPEG_QUALITY)

@@ -26,9 +26,8 @@ def run_processes(task: Task, resources: Resources) -> None:
     os.environ["SUBMITIT_LOG_LEVEL"] = "CRITICAL"  # what submitit has to say is nothing to the user
     if "CUDA_VISIBLE_DEVICES" in os.environ:  # submitit would number the GPUs from 0: process_group brings the user's choice back
         os.environ["MISRANK_GPUS"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # submitit ends processes by it; those of a script's `&` would ignore it
+    # submitit ends processes by SIGINT, which what a script starts with `&` ignores, and so would they
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _silent_stderr():
         job = submit(task, "local", resources)

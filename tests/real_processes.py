@@ -22,6 +22,7 @@ def die() -> None:
 
 def in_processes(size: int, action: Callable[[], object]) -> list[int]:
     """Run an action in so many processes, as torchrun or Slurm would start them; their exit codes, negative after a signal."""
+    assert torch.get_num_threads() == 1, "a fork of a process with several threads waits for them for ever"
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
         port = any_port.getsockname()[1]
@@ -36,11 +37,10 @@ def in_processes(size: int, action: Callable[[], object]) -> list[int]:
 
 
 def _run(action: Callable[[], object], place: dict[str, str]) -> None:
-    signal.alarm(120)  # a test may fail, not hang
+    signal.alarm(60)  # a test may fail, not hang
     try:
         os.environ |= place
         AcceleratorState._reset_state(reset_partial_state=True)
-        torch.set_num_threads(1)
         action()
         os._exit(0)
     except Exception as error:

@@ -107,3 +107,11 @@ def test_offsets_that_disagree_with_the_bytes_are_damage(tmp_path):
         file["offsets"][-1] = 99
     with pytest.raises(StoreError, match="offsets and bytes disagree"):
         ImageStore(path)
+
+
+def test_a_picture_that_went_bad_in_the_store_is_named(tmp_path):
+    write_images(tmp_path / "images.h5", [("empty", b""), ("bad", b"no picture")])
+    with pytest.raises(StoreError, match=r"image 'bad' cannot be decoded"):
+        ImageStore(tmp_path / "images.h5").picture("bad")
+    with pytest.raises(StoreError, match=r"holds no image 'other'"):
+        ImageStore(tmp_path / "images.h5").picture("other")

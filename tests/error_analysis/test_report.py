@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corpora.corpus import CorpusError
+from corpora.store import StoreError
 from error_analysis.analysis import Options, analyse
 from error_analysis.report import write_report
 
@@ -144,7 +144,7 @@ def test_a_failed_report_leaves_the_earlier_one(report, numbered_corpus, make_co
     index, _ = report(numbered_corpus, {"clip": right(numbered_corpus)})
     before = index.read_bytes()
     broken = make_corpus({"broken": ["a caption"]}, "broken", picture=b"no picture")
-    with pytest.raises(CorpusError, match=r"image 'broken' cannot be shown .*prepare the corpus again"):
+    with pytest.raises(StoreError, match=r"image 'broken' cannot be decoded .*prepare the corpus again"):
         report(broken, {"clip": np.ones((1, 1))})
     assert index.read_bytes() == before
 

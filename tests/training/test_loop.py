@@ -12,8 +12,6 @@ from tiny_training import Run, history, link, make, weights
 from training.loop import TrainingError
 from training.sampling import step_samples
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_history(unbroken):
     rows = history(unbroken)

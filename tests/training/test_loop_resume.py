@@ -16,8 +16,6 @@ from tiny_training import Run, Stop, history, link, same, stopper, weights
 
 from training.loop import TrainingError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("call", [1, 5, 6, 11, 12, 23, 45])
 def test_stopped_at_any_step_by_an_exception(unbroken, tmp_path, call):

@@ -19,6 +19,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from corpora.images import ImageStore
 from models.pretrained import one_error, read_config, read_model, read_tokenizer
 from models.protocols import Batch, States
+from models.tokenizer import tokenize
 
 CONTEXT = 77
 """Longest text in tokens, of the published models and of new ones."""
@@ -59,19 +60,8 @@ class ClipInputs:
         return {"pixel_values": self.processor(pictures, return_tensors="pt")["pixel_values"]}
 
     def texts(self, texts: Sequence[str]) -> Batch:
-        """`input_ids` and `attention_mask` (T, L). Longer texts lose their end, never the end-of-text token that CLIP reads.
-
-        A text that spells out a special token ("<|endoftext|>", "[SEP]") is read as plain text.
-        """
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=self._max_length,
-            split_special_tokens=True,
-            return_tensors="pt",
-        )
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        """`input_ids` and `attention_mask` (T, L)."""
+        return tokenize(self.tokenizer, texts, self._max_length)
 
 
 @dataclass(frozen=True)

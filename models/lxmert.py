@@ -31,6 +31,7 @@ from transformers.models.lxmert.modeling_lxmert import (
 from corpora.regions import RegionStore
 from models.pretrained import read_config, read_model, read_tokenizer
 from models.protocols import Batch, States
+from models.tokenizer import tokenize
 from training.processes import is_main
 
 Head = Literal["binary", "match"]
@@ -203,17 +204,8 @@ class LxmertInputs:
         return {"features": torch.from_numpy(features).float(), "boxes": torch.from_numpy(boxes)}
 
     def texts(self, texts: Sequence[str]) -> Batch:
-        """`input_ids` and `attention_mask` (T, L), padded on the right to the longest; "[SEP]" in a text is plain text."""
-        encoded = self.tokenizer(
-            list(texts),
-            padding=True,
-            padding_side="right",
-            truncation=True,
-            max_length=self._max_length,
-            split_special_tokens=True,
-            return_tensors="pt",
-        )
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+        """`input_ids` and `attention_mask` (T, L)."""
+        return tokenize(self.tokenizer, texts, self._max_length)
 
 
 @dataclass(frozen=True)

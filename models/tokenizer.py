@@ -1,14 +1,35 @@
-"""A WordPiece tokenizer learned from a corpus's own captions, for models that start from scratch without a network."""
+"""Texts to tokens, the same way for every model; and a WordPiece tokenizer learned from a corpus's own captions, for models
+that start from scratch without a network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from models.protocols import Batch
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 """In the order of their ids. [SEP] must not be 2: transformers' CLIP takes an end of text of 2 for an old, wrong configuration."""
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> Batch:
+    """`input_ids` and `attention_mask` (T, L), padded on the right to the longest.
+
+    A longer text than the model has positions loses its end, never the end-of-text token that CLIP reads. A text that spells
+    out a special token ("<|endoftext|>", "[SEP]") is read as plain text.
+    """
+    encoded = tokenizer(
+        list(texts),
+        padding=True,
+        padding_side="right",
+        truncation=True,
+        max_length=max_length,
+        split_special_tokens=True,
+        return_tensors="pt",
+    )
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
 def learn_tokenizer(texts: Sequence[str], vocabulary: int = 8000) -> PreTrainedTokenizerFast:

@@ -1,7 +1,7 @@
 """Say where one or more rankings of a split go wrong: a report of hard and easy queries, and of model against model.
 
-python jobs/error_report.py --rankings runs/clip_rank/default/ranking-test.h5 runs/lxmert_rank/default/ranking-test.h5
-sbatch slurm/error_report.sh --rankings runs/clip_rank/default/ranking-test.h5
+python jobs/error_report.py --rankings runs/clip_zero_shot/default/ranking-test.h5 runs/lxmert_predict/default/ranking-test.h5
+sbatch slurm/error_report.sh --rankings runs/clip_zero_shot/default/ranking-test.h5
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def run(config: Config, run_dir: Path) -> None:
     accelerator = process_group(config.precision)
     torch.manual_seed(config.seed)
     model, inputs = _model(config, corpus, train)
-    states = freeze(model.to(device_name()), inputs, train, run_dir / "cache", accelerator) if config.freeze_language else None
+    states = freeze(model.to(device_name()), inputs, train, run_dir / "cache") if config.freeze_language else None
     pairs = LxmertPairs(train, inputs, states, config.formulation, config.prob_unaligned, config.negatives)
     trainee = LxmertTrainee(model, config.formulation, config.loss, config.margin, config.top_k_violations)
     engine = Engine(model, inputs, validation, config.precision, config.pair_batch)

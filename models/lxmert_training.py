@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from corpora.corpus import Split
@@ -20,7 +19,9 @@ from corpora.progress import progress
 from models.lxmert import Lxmert, LxmertInputs, freeze_language, freeze_unread
 from training.losses import binary_loss, circulant_pairs, hinge_loss, other_direction, softmax_loss
 from training.pairs import PairSet
+from training.processes import on_main
 from training.state_cache import StateCache, write_states
+from training.weights import weights_digest
 
 Formulation = Literal["binary", "contrastive"]
 Loss = Literal["softmax", "hinge"]
@@ -113,13 +114,13 @@ class LxmertTrainee(nn.Module):
         return hinge_loss(scores, own, ignored, self._margin, self._top_k)
 
 
-def freeze(model: Lxmert, inputs: LxmertInputs, split: Split, cache: Path, accelerator: Accelerator) -> StateCache:
+def freeze(model: Lxmert, inputs: LxmertInputs, split: Split, cache: Path) -> StateCache:
     """Freeze the language layers and compute the states of the split's texts, once for the life of the run folder."""
     freeze_language(model)
-    folder = cache / f"text-states-{split.digest[:16]}"
-    if accelerator.is_main_process and not folder.exists():
-        write_states(folder, _text_states(model, inputs, split.texts))
-    accelerator.wait_for_everyone()
+    language = nn.ModuleList([model.lxmert.embeddings, model.lxmert.encoder.layer])
+    folder = cache / f"text-states-{split.digest[:16]}-{weights_digest(language)}"
+    if not on_main(folder.exists):
+        on_main(lambda: write_states(folder, _text_states(model, inputs, split.texts)))
     return StateCache(folder)
 
 

@@ -8,7 +8,6 @@ the same ranking file.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -157,15 +156,6 @@ class Engine:
         dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=self.precision != "no"):
             yield
-
-
-def weights_digest(model: nn.Module) -> str:
-    """First 16 hex digits of the sha256 over all weights: two rankings with the same digest come from the same model."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _take_over(part: Path, provenance: Provenance, blocks: int) -> list[int]:

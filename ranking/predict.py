@@ -8,12 +8,13 @@ from typing import Any, cast
 from torch import nn
 
 from corpora.corpus import Corpus, Split
-from ranking.engine import Engine, weights_digest
+from ranking.engine import Engine
 from ranking.evaluate import as_table, evaluate, read_ids, write_result
 from ranking.matrix import Provenance, RankingError, config_json
 from ranking.npz import write_npz
 from ranking.options import RankingOptions
 from training.processes import is_main
+from training.weights import weights_digest
 
 
 def ranked_split(corpus: Corpus, options: RankingOptions) -> Split:

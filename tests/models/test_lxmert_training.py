@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from torch.nn.parallel import DistributedDataParallel
 from models import lxmert
 from models.lxmert import Lxmert, LxmertInputs, LxmertShape
 from models.lxmert_training import LxmertPairs, LxmertTrainee, freeze
-
-STAND_IN = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
 
 
 class Numbers:
@@ -214,7 +211,7 @@ def test_every_learning_parameter_gets_a_gradient(tmp_path, tokenizer, regions, 
         lxmert.save(model, inputs, tmp_path / "saved")
         model, inputs = lxmert.load(str(tmp_path / "saved"), regions)
     split = make_split(3, [{0}, {1}, {2}])
-    states = freeze(model, inputs, split, tmp_path / "cache", STAND_IN) if frozen else None
+    states = freeze(model, inputs, split, tmp_path / "cache") if frozen else None
     trainee = LxmertTrainee(model, formulation, "softmax", 0.2, 0).train()
     trainee(LxmertPairs(split, inputs, states, formulation).batch(np.arange(3), np.random.default_rng(0))).backward()
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -229,7 +226,7 @@ def test_states_of_frozen_layers_equal_their_outputs(tmp_path, minilm: str, regi
     split = make_split(10, [{j // 2} for j in range(20)], [line.strip() for line in lines[:20]])
     shape = LxmertShape(vision_layers=1, cross_layers=1, dropout=0.0)
     model, inputs = lxmert.from_scratch(shape, regions, None, minilm)
-    states = freeze(model, inputs, split, tmp_path, STAND_IN)
+    states = freeze(model, inputs, split, tmp_path)
     rows = np.array([17, 3, 8])
     cached, mask = states.padded(rows)
     with torch.no_grad():
@@ -246,6 +243,15 @@ def test_states_of_frozen_layers_equal_their_outputs(tmp_path, minilm: str, regi
 
 def test_states_are_computed_once_for_a_run_folder(tmp_path, model, inputs, make_split, monkeypatch):
     split = make_split(3, [{0}, {1}, {2}])
-    freeze(model, inputs, split, tmp_path, STAND_IN)
+    freeze(model, inputs, split, tmp_path)
     monkeypatch.setattr(model, "encode_texts", lambda batch: pytest.fail("encoded again"))
-    assert freeze(model, inputs, split, tmp_path, STAND_IN).padded(np.array([0]))[1].shape == (1, 4)
+    assert freeze(model, inputs, split, tmp_path).padded(np.array([0]))[1].shape == (1, 4)
+
+
+def test_states_of_other_weights_are_not_taken(tmp_path, model, inputs, make_split):
+    split = make_split(3, [{0}, {1}, {2}])
+    before, _ = freeze(model, inputs, split, tmp_path).padded(np.array([0]))
+    with torch.no_grad():
+        model.lxmert.encoder.layer[0].output.LayerNorm.bias.add_(1)
+    after, _ = freeze(model, inputs, split, tmp_path).padded(np.array([0]))
+    assert not torch.equal(before, after)

@@ -11,7 +11,7 @@ from real_processes import in_processes
 from tiny_model import IMAGES, TEXTS, TinyInputs, TinyModel, engine, provenance, rank, scores, split
 
 from ranking import engine as engine_module
-from ranking.engine import Engine, weights_digest
+from ranking.engine import Engine
 from ranking.matrix import RankingError, read_ranking
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
@@ -141,10 +141,3 @@ def test_an_error_of_the_main_process_ends_all(tmp_path, monkeypatch):
             rank(tmp_path / "ranking.h5")
 
     assert in_processes(3, attempt) == [0, 0, 0]
-
-
-def test_weights_digest():
-    assert weights_digest(TinyModel(0)) == weights_digest(TinyModel(0)) != weights_digest(TinyModel(1))
-    assert len(weights_digest(TinyModel())) == 16
-    half = TinyModel().to(torch.bfloat16)
-    assert weights_digest(half) != weights_digest(TinyModel())

@@ -9,12 +9,13 @@ from tiny_model import IMAGES, TinyInputs, TinyModel, provenance, split
 
 from corpora.corpus import Corpus, CorpusError
 from corpora.synthetic import make_scenes
-from ranking.engine import Engine, weights_digest
+from ranking.engine import Engine
 from ranking.evaluate import evaluate
 from ranking.matrix import RankingError, config_json, read_ranking
 from ranking.npz import read_npz
 from ranking.options import RankingOptions
 from ranking.predict import predict, ranked_split, validation_figures
+from training.weights import weights_digest
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from corpora.corpus import Split
 from models.protocols import Batch, States
-from ranking.engine import Engine, weights_digest
+from ranking.engine import Engine
 from ranking.matrix import Provenance, Ranking
 from training.loop import process_group
+from training.weights import weights_digest
 
 IMAGES, TEXTS, WIDTH, WORDS = 67, 131, 8, 50
 

@@ -172,10 +172,13 @@ def refused_file(text: str) -> int | str | None:
     return start("--config", "options.yaml")
 
 
-def test_a_reader_that_goes_away():
+@pytest.mark.parametrize(("unbuffered", "code"), [("1", 1), ("", 0)])
+def test_a_reader_that_goes_away(unbuffered, code):
     """--help | head"""
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, str(JOB), "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    help_ = [sys.executable, str(JOB), "--help"]
+    done = subprocess.run(help_, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     os.close(write)
-    assert done.returncode == 1 and done.stderr == ""
+    assert done.returncode == code and done.stderr == ""

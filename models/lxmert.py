@@ -112,12 +112,14 @@ class Lxmert(LxmertPreTrainedModel):
         """(P,) matching logits of the pairs (image_P[p], text_P[p])."""
         (vision_IRD,), (language_TLD, mask_TL) = images, texts
         layers = self.lxmert.encoder.x_layers
-        # The first cross-attention projects items, which are then dealt out to the pairs.
+        # The first cross-attention projects items, which are then dealt out to the pairs. By index_select: the gradient of
+        # x[index] is summed by several threads in any order, and two runs of the same training would differ.
         first = layers[0].visual_attention.att
         ready: _Projected | None = _Projected(
-            *(part[image_P] for part in _project(first, vision_IRD)), *(part[text_P] for part in _project(first, language_TLD))
+            *(part.index_select(0, image_P) for part in _project(first, vision_IRD)),
+            *(part.index_select(0, text_P) for part in _project(first, language_TLD)),
         )
-        vision, language, mask = vision_IRD[image_P], language_TLD[text_P], mask_TL[text_P]
+        vision, language, mask = vision_IRD.index_select(0, image_P), language_TLD.index_select(0, text_P), mask_TL[text_P]
         for layer in layers[:-1]:
             vision, language = _cross_layer(layer, vision, language, mask, ready)
             ready = None

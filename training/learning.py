@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+def require(options: object, *rules: tuple[str, bool, str]) -> None:
+    """Rules of (option, whether it holds, what is allowed); the first that does not hold raises ValueError."""
+    for name, holds, allowed in rules:
+        if not holds:
+            raise ValueError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be {allowed}")
+
+
 @dataclass(frozen=True)
 class Learning:
     """Training options; a job's Config inherits them and sets its own defaults."""
@@ -28,7 +35,7 @@ class Learning:
     clip: float = 1.0
     """Largest gradient norm; 0 = no clipping."""
     accumulate: int = 1
-    """Parts in which each process computes its share of a batch, to save memory. In-batch negatives come from one part."""
+    """Parts in which each process computes its share of a batch, to save memory; for losses without in-batch negatives (those have --chunk)."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision."""
     seed: int = 42
@@ -41,7 +48,8 @@ class Learning:
     """Also log to Weights & Biases (WANDB_MODE=offline works)."""
 
     def __post_init__(self) -> None:
-        for name, holds, allowed in (
+        require(
+            self,
             ("epochs", 0 < self.epochs < math.inf, "above 0"),
             ("steps", self.steps >= 0, "0 or more"),
             ("batch_size", self.batch_size > 0, "1 or more"),
@@ -53,9 +61,7 @@ class Learning:
             ("seed", self.seed >= 0, "0 or more"),
             ("evaluate_every", self.evaluate_every >= 0, "0 or more"),
             ("save_every", self.save_every > 0, "1 or more"),
-        ):
-            if not holds:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be {allowed}")
+        )
 
     def total_steps(self, samples: int) -> int:
         """Optimizer steps of the whole run."""

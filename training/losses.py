@@ -34,6 +34,11 @@ def hinge_loss(scores: Tensor, target: Tensor, ignored: Tensor, margin: float, t
     return violations.sum(dim=1).mean()
 
 
+def related(texts_of_image: Tensor, text: Tensor) -> Tensor:
+    """(...): whether each text (...) is among those of each image (..., K); broadcasts."""
+    return (texts_of_image == text[..., None]).any(-1)
+
+
 def circulant_pairs(batch: int, negatives: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Which pairs of a batch to score when all B x B are too many: (image (B, 1 + N), text (B, 1 + N)) indices.
 
@@ -42,9 +47,7 @@ def circulant_pairs(batch: int, negatives: int, generator: torch.Generator) -> t
     With N = B - 1 these are all pairs. Fewer than two samples have no negatives: ValueError.
     """
     if batch < 2 or negatives < 1:
-        raise ValueError(
-            f"no in-batch negatives among {batch} samples: each process and accumulation step needs 2 or more of --batch-size"
-        )
+        raise ValueError(f"no in-batch negatives among {batch} samples: --batch-size must be 2 or more")
     distance = 1 + torch.randperm(batch - 1, generator=generator)[:negatives]
     text = torch.arange(batch)[:, None].expand(batch, 1 + len(distance))
     return (text + torch.cat([torch.zeros(1, dtype=torch.long), distance])) % batch, text

@@ -28,6 +28,24 @@ class PairSet:
         result: np.ndarray = self._codes[place] == code
         return result
 
+    @cached_property
+    def _texts_of_image(self) -> np.ndarray:
+        """(images, K) text indices of every image, filled up with -1."""
+        pairs = self.pairs[np.argsort(self.pairs[:, 0], kind="stable")]
+        counts = np.bincount(pairs[:, 0], minlength=self.images)
+        place = np.arange(len(pairs)) - np.repeat(counts.cumsum() - counts, counts)
+        table = np.full((self.images, counts.max()), -1)
+        table[pairs[:, 0], place] = pairs[:, 1]
+        return table
+
+    def known(self, samples: np.ndarray) -> dict[str, np.ndarray]:
+        """`own_text` (B,) of sampled pairs and `texts_of_image` (B, K), all texts of their images, filled up with -1.
+
+        From these `losses.related` tells which texts fit which images, whichever process they are on.
+        """
+        images, texts = self.pairs[samples].T
+        return {"own_text": texts, "texts_of_image": self._texts_of_image[images]}
+
     def unaligned(self, image: int, text: int, generator: np.random.Generator) -> tuple[int, int]:
         """A pair that does not belong together: half the time another text for the image, else another image for the text."""
         for _ in range(1000):

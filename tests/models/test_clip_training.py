@@ -5,8 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-from real_processes import in_processes
 
 from models import clip
 from models.clip import ClipShape
@@ -71,32 +69,6 @@ def test_every_parameter_gets_a_gradient(small, make_split):
     batch = ClipPairs(make_split(3, [{0}, {1}, {2}]), inputs).batch(np.arange(3), np.random.default_rng(0))
     ClipTrainee(model).train()(batch).backward()
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
-
-
-def test_two_processes_learn_what_one_does(small, make_split, tmp_path):
-    """Each pair is compared with the other process's pairs as well, and none of those that are relevant is a negative."""
-    model, inputs = small
-    split, samples = make_split(4, [{0}, {0}, {1}, {2}, {3, 0}]), np.array([0, 3, 4, 1, 5, 2])
-    pairs = ClipPairs(split, inputs)
-
-    def learn(part: np.ndarray) -> dict[str, torch.Tensor]:
-        ClipTrainee(model)(pairs.batch(part, np.random.default_rng(0))).backward()
-        return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-    def one_of_two() -> None:
-        dist.init_process_group("gloo")
-        rank = dist.get_rank()
-        gradients = learn(np.split(samples, 2)[rank])
-        for gradient in gradients.values():
-            dist.all_reduce(gradient)  # as DistributedDataParallel does: the mean over the processes
-            gradient /= 2
-        torch.save(gradients, tmp_path / f"gradients-{rank}.pt")
-
-    assert in_processes(2, one_of_two) == [0, 0]
-    one = learn(samples)
-    assert max(gradient.abs().max() for gradient in one.values()) > 1e-2
-    for rank in range(2):
-        torch.testing.assert_close(torch.load(tmp_path / f"gradients-{rank}.pt", weights_only=True), one, atol=1e-5, rtol=1e-4)
 
 
 def test_samples_are_named_by_their_captions(small, make_split):

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models import lxmert
 from models.lxmert import Lxmert, LxmertInputs, LxmertShape
 from models.lxmert_training import LxmertPairs, LxmertTrainee, freeze
+from training.losses import circulant_pairs, related
 
 
 class Numbers:
@@ -93,30 +94,24 @@ def test_a_share_that_leaves_one_label_is_refused(make_split, share: float):
 
 @settings(max_examples=40, deadline=None)
 @given(owners=owners(), data=st.data(), seed=st.integers(0, 999))
-def test_contrastive_pairs(make_split, owners, data: st.DataObject, seed: int):
+def test_contrastive_rows_are_the_sampled_pairs(make_split, owners, data: st.DataObject, seed: int):
     split = numbered(make_split, owners)
-    samples = np.array(data.draw(st.lists(st.integers(0, len(split.pairs) - 1), min_size=2, max_size=8)))
-    count = len(samples)
-    negatives = data.draw(st.integers(0, count - 1))
-    batch = LxmertPairs(split, Numbers(), None, "contrastive", negatives=negatives).batch(samples, np.random.default_rng(seed))
-    candidates = 1 + (negatives or count - 1)
-    assert batch["image"].shape == batch["text"].shape == batch["ignored"].shape == (count, candidates)
-    assert [pair for pair in drawn(batch)[::candidates]] == [tuple(pair) for pair in split.pairs[samples].tolist()]
-    places = set(zip(batch["image"].flatten().tolist(), batch["text"].flatten().tolist(), strict=True))
-    assert len(places) == count * candidates  # none twice: with negatives 0 these are all B x B
-    for side in ("image", "text"):
-        assert Counter(batch[side].flatten().tolist()) == dict.fromkeys(range(count), candidates)
-    related = torch.tensor([image in owners[text] for image, text in drawn(batch)]).view(count, candidates)
-    assert not batch["ignored"][:, 0].any() and torch.equal(batch["ignored"][:, 1:], related[:, 1:])
+    samples = np.array(data.draw(st.lists(st.integers(0, len(split.pairs) - 1), min_size=1, max_size=8)))
+    batch = LxmertPairs(split, Numbers(), None, "contrastive").batch(samples, np.random.default_rng(seed))
+    images, texts = batch["features"].tolist(), batch["input_ids"].tolist()
+    assert list(zip(images, texts, strict=True)) == [tuple(pair) for pair in split.pairs[samples].tolist()]
+    fits = related(batch["texts_of_image"][:, None], batch["own_text"])
+    assert fits.tolist() == [[image in owners[text] for text in texts] for image in images]
 
 
-def test_more_negatives_than_the_batch_holds_are_refused(make_split):
-    split = numbered(make_split, [{0}, {1}, {2}])
-    for samples, negatives in ((3, 3), (1, 0), (3, -1)):
-        with pytest.raises(ValueError, match=f"--negatives {negatives}: a process has {samples} pairs at a time"):
-            LxmertPairs(split, Numbers(), None, "contrastive", negatives=negatives).batch(
-                np.arange(samples), np.random.default_rng(0)
-            )
+def test_every_part_of_a_batch_draws_the_same_partners(make_split):
+    pairs = LxmertPairs(numbered(make_split, [{0}, {1}, {2}]), Numbers(), None, "contrastive")
+    draws = {
+        (step, pairs.batch(np.array(part), np.random.default_rng(step))["draw"].item())
+        for part in ([0, 1], [2])
+        for step in (0, 1)
+    }
+    assert len(draws) == 2 and len({draw for _, draw in draws}) == 2
 
 
 def test_samples_are_named_by_their_captions(make_split):
@@ -160,13 +155,13 @@ def looped(scores: Tensor, candidates: list[set[int]], related: np.ndarray, loss
 def test_contrastive_loss_equals_a_loop(model, inputs, make_split, negatives: int, loss: str, top_k: int):
     owners = [{0}, {0}, {1}, {2}, {3, 0}, {3}]
     split, samples = make_split(4, owners), np.array([0, 1, 3, 4, 6])  # two captions of image 0, and one that fits two images
-    trainee = LxmertTrainee(model, "contrastive", loss, margin=0.5, top_k=top_k)
-    batch = LxmertPairs(split, inputs, None, "contrastive", negatives=negatives).batch(samples, np.random.default_rng(1))
+    trainee = LxmertTrainee(model, "contrastive", loss, margin=0.5, top_k=top_k, negatives=negatives)
+    batch = LxmertPairs(split, inputs, None, "contrastive").batch(samples, np.random.default_rng(1))
     scores, (images, texts) = full_matrix(model, inputs, split, samples), split.pairs[samples].T
     related = np.array([[image in owners[text] for text in texts] for image in images])
     assert related.sum() > len(samples) and scores.std() > 0.05
     met = torch.zeros(5, 5, dtype=torch.bool)
-    met[batch["image"], batch["text"]] = True
+    met[circulant_pairs(5, negatives or 4, torch.Generator().manual_seed(batch["draw"].item()))] = True
     by_image = looped(scores, [set(row.nonzero().flatten().tolist()) for row in met], related, loss, top_k)
     by_text = looped(scores.T, [set(row.nonzero().flatten().tolist()) for row in met.T], related.T, loss, top_k)
     torch.testing.assert_close(trainee(batch), (by_image + by_text) / 2, atol=1e-5, rtol=0)
@@ -181,7 +176,7 @@ def test_binary_loss_equals_a_loop(model, inputs, make_split):
     for image, text, label in zip(batch["image"], batch["text"], batch["labels"], strict=True):
         score = model.score_pairs(images, texts, image[None], text[None])[0]
         losses.append(-torch.nn.functional.logsigmoid(score if label else -score))
-    got = LxmertTrainee(model, "binary", "softmax", 0.2, 0)(batch)
+    got = LxmertTrainee(model, "binary")(batch)
     torch.testing.assert_close(got, torch.stack(losses).mean(), atol=1e-5, rtol=0)
 
 
@@ -194,7 +189,7 @@ def test_distributed_training_goes_past_the_first_step(tmp_path, tokenizer, regi
     def learn() -> None:
         dist.init_process_group("gloo")
         loaded, _ = lxmert.load(str(tmp_path / "saved"), regions)
-        trainee = DistributedDataParallel(LxmertTrainee(loaded, formulation, "softmax", 0.2, 0))
+        trainee = DistributedDataParallel(LxmertTrainee(loaded, formulation))
         pairs = LxmertPairs(split, inputs, None, formulation)
         for _ in range(3):
             trainee(pairs.batch(np.array([0, 1]) + 2 * dist.get_rank(), np.random.default_rng(0))).backward()
@@ -212,7 +207,7 @@ def test_every_learning_parameter_gets_a_gradient(tmp_path, tokenizer, regions, 
         model, inputs = lxmert.load(str(tmp_path / "saved"), regions)
     split = make_split(3, [{0}, {1}, {2}])
     states = freeze(model, inputs, split, tmp_path / "cache") if frozen else None
-    trainee = LxmertTrainee(model, formulation, "softmax", 0.2, 0).train()
+    trainee = LxmertTrainee(model, formulation).train()
     trainee(LxmertPairs(split, inputs, states, formulation).batch(np.arange(3), np.random.default_rng(0))).backward()
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {name for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -233,7 +228,7 @@ def test_states_of_frozen_layers_equal_their_outputs(tmp_path, minilm: str, regi
         fresh, fresh_mask = model.encode_texts(inputs.texts([split.texts[row] for row in rows]))
     assert torch.equal(mask, fresh_mask) and not cached[~mask].any()
     torch.testing.assert_close(cached[mask], fresh[mask], atol=1e-5, rtol=0)
-    trainee = LxmertTrainee(model, "binary", "softmax", 0.2, 0)
+    trainee = LxmertTrainee(model, "binary")
     losses = [
         trainee(LxmertPairs(split, inputs, cache, "binary").batch(np.arange(6), np.random.default_rng(0))).item()
         for cache in (states, None)

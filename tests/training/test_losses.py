@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses import binary_loss, circulant_pairs, hinge_loss, other_direction, softmax_loss
+from training.losses import binary_loss, circulant_pairs, hinge_loss, other_direction, related, softmax_loss
 
 SCORES = torch.tensor([[2.0, 1.5, -1.0, 3.0], [0.5, 0.25, 4.0, 0.3], [-2.0, 1.0, 1.0, 0.0]])
 TARGET = torch.tensor([0, 1, 2])
@@ -71,6 +71,12 @@ def test_ignored_candidates_get_no_gradient():
         assert scores.grad is not None
         assert (scores.grad[IGNORED] == 0).all()
         assert (scores.grad[~IGNORED] != 0).all()
+
+
+def test_related():
+    texts_of_image = torch.tensor([[4, 7, -1], [2, -1, -1]])
+    assert related(texts_of_image, torch.tensor([7, 4])).tolist() == [True, False]
+    assert related(texts_of_image[:, None], torch.tensor([7, 2, 9])).tolist() == [[True, False, False], [False, True, False]]
 
 
 @pytest.mark.parametrize("batch, negatives", [(2, 1), (5, 1), (5, 3), (8, 7), (8, 100)])

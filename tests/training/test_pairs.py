@@ -18,6 +18,13 @@ def test_related():
     assert PAIRS.related(images, texts).tolist() == [[(i, t) in KNOWN for t in range(4)] for i in range(3)]
 
 
+def test_known():
+    """The pairs are not sorted: text 0 of image 2 comes last."""
+    known = PAIRS.known(np.array([3, 0, 4, 2]))
+    assert known["own_text"].tolist() == [3, 0, 0, 2]
+    assert known["texts_of_image"].tolist() == [[3, 0], [0, 1], [3, 0], [2, -1]]
+
+
 def test_unaligned_is_never_a_known_pair_and_changes_one_side():
     drawn = [PAIRS.unaligned(0, 0, draw) for draw in map(generator, range(300))]
     assert not KNOWN & set(drawn)

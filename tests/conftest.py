@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_slurm import Cluster, running_cluster
 
 # Before torch is imported: a forked process would wait for ever for its parent's threads, and processes of the
 # tests that run side by side would wait for each other's cores.
@@ -21,3 +23,17 @@ def test_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real test data: {folder} does not exist (set MISRANK_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Cluster]:
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A Slurm of two nodes without jobs, which sbatch and `--cluster slurm` find during this test only; mark such tests slurm."""
+    monkeypatch.setenv("SLURM_CONF", str(running.folder / "slurm.conf"))
+    yield running
+    running.clear()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from launch.entry import main
 from launch.resources import Resources
-from training.learning import Learning
+from training.learning import Learning, require
 
 if TYPE_CHECKING:
     from corpora.corpus import Corpus, Split
@@ -41,6 +41,17 @@ class Config(Learning):
     """With scratch: attention heads."""
     projection: int = 128
     """With scratch: width of the common space."""
+    chunk: int = 0
+    """Pairs encoded at once in a process, to save memory at the cost of a second forward pass; 0 = all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self,
+            ("batch_size", self.batch_size > 1, "2 or more for in-batch negatives"),
+            ("accumulate", self.accumulate == 1, "1: negatives come from the whole batch; --chunk saves memory"),
+            ("chunk", self.chunk >= 0, "0 or more"),
+        )
 
 
 RESOURCES = Resources(minutes=12 * 60)
@@ -50,6 +61,7 @@ def run(config: Config, run_dir: Path) -> None:
     import torch
 
     from corpora.corpus import Corpus
+    from launch.attempt import current
     from launch.options import plain
     from launch.process_group import device_name, loader_workers
     from models import clip
@@ -64,15 +76,16 @@ def run(config: Config, run_dir: Path) -> None:
     torch.manual_seed(config.seed)
     model, inputs = _model(config, corpus, train)
     pairs = ClipPairs(train, inputs)
-    engine = Engine(model.to(device_name()), inputs, validation, config.precision, workers=loader_workers())
+    engine = Engine(model.to(device_name()), inputs, validation, config.precision, workers=loader_workers(), supervisor=current())
     loop = Loop(
-        ClipTrainee(model),
+        ClipTrainee(model, config.chunk),
         Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
         config,
         run_dir,
         accelerator,
         save_model=lambda folder: clip.save(model, inputs, folder),
         validate=lambda: validation_figures(engine),
+        supervisor=current(),
     )
     best = loop.run(config.wandb, plain(config))
     if accelerator.is_main_process:

@@ -27,6 +27,7 @@ RESOURCES = Resources(minutes=60)
 
 def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
+    from launch.attempt import current
     from launch.process_group import device_name, loader_workers
     from launch.run_folder import revision
     from models import clip
@@ -38,7 +39,7 @@ def run(config: Config, run_dir: Path) -> None:
     split = ranked_split(corpus, config)
     process_group(config.precision)
     model, inputs = clip.load(config.checkpoint, corpus.images)
-    engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers())
+    engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers(), current())
     predict(engine, "CLIP", config.checkpoint, config, run_dir, revision())
 
 

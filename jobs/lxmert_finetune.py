@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from launch.entry import main
 from launch.resources import Resources
-from training.learning import Learning
+from training.learning import Learning, require
 
 if TYPE_CHECKING:
     from corpora.corpus import Corpus, Split
@@ -59,12 +59,27 @@ class Config(Learning):
     """contrastive: cross-entropy over the candidates, or margin violations."""
     negatives: int = 0
     """contrastive: other items of the batch scored against each item; 0 = all, so B x B pairs."""
+    chunk: int = 0
+    """contrastive: items encoded and pairs scored at once in a process, to save memory at the cost of a second forward pass; 0 = all."""
     margin: float = 0.2
     """contrastive, hinge: margin."""
     top_k_violations: int = 0
     """contrastive, hinge: count only the k worst violations of each query; 0 = all."""
     pair_batch: int = 512
     """Pairs scored at once in validation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rules = [("chunk", self.chunk >= 0, "0 or more")]
+        if self.formulation == "contrastive":
+            rules += [
+                ("batch_size", self.batch_size > 1, "2 or more for in-batch negatives"),
+                ("negatives", 0 <= self.negatives < self.batch_size, f"at least 0 and below --batch-size {self.batch_size}"),
+                ("accumulate", self.accumulate == 1, "1: negatives come from the whole batch; --chunk saves memory"),
+            ]
+        else:
+            rules += [("chunk", self.chunk == 0, "0 for --formulation binary; --accumulate saves memory")]
+        require(self, *rules)
 
 
 RESOURCES = Resources(minutes=24 * 60)
@@ -74,6 +89,7 @@ def run(config: Config, run_dir: Path) -> None:
     import torch
 
     from corpora.corpus import Corpus
+    from launch.attempt import current
     from launch.options import plain
     from launch.process_group import device_name, loader_workers
     from models import lxmert
@@ -90,9 +106,10 @@ def run(config: Config, run_dir: Path) -> None:
     torch.manual_seed(config.seed)
     model, inputs = _model(config, corpus, train)
     states = freeze(model.to(device_name()), inputs, train, run_dir / "cache") if config.freeze_language else None
-    pairs = LxmertPairs(train, inputs, states, config.formulation, config.prob_unaligned, config.negatives)
-    trainee = LxmertTrainee(model, config.formulation, config.loss, config.margin, config.top_k_violations)
-    engine = Engine(model, inputs, validation, config.precision, config.pair_batch)
+    pairs = LxmertPairs(train, inputs, states, config.formulation, config.prob_unaligned)
+    contrast = (config.loss, config.margin, config.top_k_violations, config.negatives, config.chunk)
+    trainee = LxmertTrainee(model, config.formulation, *contrast)
+    engine = Engine(model, inputs, validation, config.precision, config.pair_batch, supervisor=current())
     loop = Loop(
         trainee,
         Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
@@ -101,6 +118,7 @@ def run(config: Config, run_dir: Path) -> None:
         accelerator,
         save_model=lambda folder: lxmert.save(model, inputs, folder),
         validate=lambda: validation_figures(engine),
+        supervisor=current(),
     )
     best = loop.run(config.wandb, plain(config))
     if accelerator.is_main_process:

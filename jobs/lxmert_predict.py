@@ -30,6 +30,7 @@ RESOURCES = Resources(minutes=24 * 60)
 
 def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
+    from launch.attempt import current
     from launch.process_group import device_name, loader_workers
     from launch.run_folder import revision
     from models import lxmert
@@ -41,7 +42,7 @@ def run(config: Config, run_dir: Path) -> None:
     split = ranked_split(corpus, config)
     process_group(config.precision)
     model, inputs = lxmert.load(config.checkpoint, corpus.regions(config.regions), config.head, trained=True)
-    engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers())
+    engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers(), current())
     predict(engine, "LXMERT", config.checkpoint, config, run_dir, revision())
 
 

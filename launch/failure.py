@@ -4,12 +4,58 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from launch.slurm import own_job_id
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+TRANSIENT = re.compile(
+    "Connection closed by peer|Connection reset|Connection refused|Broken pipe|Socket Timeout|DistBackendError|DistNetworkError"
+    "|DistStoreError|NCCL|gloo|CUDA error|ECC|Input/output error|Stale file handle|DataLoader worker .* (killed|exited)"
+)
+OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|Unable to allocate|Cannot allocate memory", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An error that a process left behind."""
+
+    rank: int
+    trace: str
+
+    @property
+    def last_line(self) -> str:
+        """The error itself, without the further lines that CUDA and NCCL add to theirs."""
+        lines = self.trace.rpartition("Traceback (most recent call last):\n")[2].splitlines()
+        return next((line for line in lines if not line.startswith(" ")), "")
+
+    @property
+    def transient(self) -> bool:
+        """Whether it may be gone the next time: another process's end seen from here, or a machine's fault."""
+        return TRANSIENT.search(self.last_line) is not None and not OUT_OF_MEMORY.search(self.last_line)
+
+
+@contextmanager
+def clear_ending() -> Iterator[None]:
+    """Whatever is wrong in here ends the program with a message for its user."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # whoever read the output has gone: --help | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        leave(error)
 
 
 def leave(error: Exception, logs: Path | None = None) -> NoReturn:
@@ -18,7 +64,7 @@ def leave(error: Exception, logs: Path | None = None) -> NoReturn:
     message = _message(error) or trace
     try:
         if logs is not None and logs.is_dir():
-            kept = logs / f"error-{os.environ.get('RANK', '0')}.txt"
+            kept = logs / f"{_prefix(own_job_id())}{os.environ.get('RANK', '0')}.txt"
             kept.write_text(trace + "\n")
             message += f"\n(traceback: {kept})"
     except OSError:  # the disk may be full: the message matters more
@@ -29,11 +75,37 @@ def leave(error: Exception, logs: Path | None = None) -> NoReturn:
     sys.exit(message)
 
 
+def recorded(logs: Path, job: str = "") -> list[Recorded]:
+    """The errors of a job's processes, the earliest first: the later ones are often its echo."""
+    prefix = _prefix(job or own_job_id())
+    ranks = {path: path.stem.removeprefix(prefix) for path in logs.glob(f"{prefix}*.txt")}
+    paths = sorted((path for path, rank in ranks.items() if rank.isdigit()), key=lambda path: path.stat().st_mtime_ns)
+    return [Recorded(int(ranks[path]), path.read_text().rstrip()) for path in paths]
+
+
+def forget(logs: Path) -> None:
+    """Remove the errors of an earlier start of this job."""
+    for path in logs.glob(f"{_prefix(own_job_id())}*.txt"):
+        path.unlink()
+
+
+def _prefix(job: str) -> str:
+    """The elements of a job array share a folder of logs."""
+    return f"error-{job}-" if job else "error-"
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line, for a table."""
+    return (_message(error) or f"{type(error).__name__}: {error}").splitlines()[0]
+
+
 def _message(error: Exception) -> str | None:
     """What to tell the user in one line; None if the error is no mistake of theirs that we know of."""
     ours = _raised_by_us(error)
     if isinstance(error, ValueError) and ours:
         return f"error: {error}"
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+        return out_of_memory(str(error).splitlines()[0] if str(error) else "on this machine")
     if _disk_is_full(error):
         where = f" while writing {error.filename}" if isinstance(error, OSError) and error.filename else ""
         return (
@@ -41,6 +113,14 @@ def _message(error: Exception) -> str | None:
             "command again"
         )
     return f"error: {error}" if isinstance(error, OSError) and ours else None
+
+
+def out_of_memory(where: str) -> str:
+    """What to tell the user."""
+    return (
+        f"error: out of memory ({where}); lower --batch-size or --pair-batch, compute in parts with --accumulate or --chunk, or "
+        "ask for more with --memory-per-gpu-gb"
+    )
 
 
 def _disk_is_full(error: BaseException) -> bool:

@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launch.failure import recorded
+from launch.following import Tail
 from launch.resources import Resources
-from launch.submission import Task, submit
+from launch.submission import submit_locally
+from launch.task import Task
 
 if TYPE_CHECKING:
     import submitit
@@ -30,7 +33,7 @@ def run_processes(task: Task, resources: Resources) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with _silent_stderr():
-        job = submit(task, "local", resources)
+        job = submit_locally(task, resources)
     print(f"run folder: {task.run_dir}\n{resources.processes_per_node} processes, logs: {job.paths.folder}", flush=True)
     try:
         _follow(job)
@@ -56,20 +59,15 @@ def _silent_stderr() -> Iterator[None]:
 
 def _follow(job: submitit.Job[None]) -> None:
     """Copy rank 0's output to the terminal until all processes have ended, or one failed and the others did not end in time."""
-    shown = {job.paths.stdout: 0, job.paths.stderr: 0}
+    tails = [Tail(job.paths.stdout, sys.stdout), Tail(job.paths.stderr, sys.stderr)]
     deadline = float("inf")
     while True:
         done = job.done()
-        for path, stream in ((job.paths.stdout, sys.stdout), (job.paths.stderr, sys.stderr)):
-            if path.exists():
-                with path.open("rb") as log:
-                    log.seek(shown[path])
-                    stream.buffer.write(log.read())
-                    shown[path] = log.tell()
-                stream.flush()
+        for tail in tails:
+            tail.show()
         if done or time.monotonic() > deadline:
             return
-        if deadline == float("inf") and _errors(job):
+        if deadline == float("inf") and recorded(job.paths.folder):
             deadline = time.monotonic() + SECONDS_TO_END
         time.sleep(0.2)
 
@@ -84,23 +82,16 @@ def _stop(job: submitit.Job[None]) -> bool:
     return True
 
 
-def _errors(job: submitit.Job[None]) -> list[int]:
-    """Ranks that failed with an exception (launch.failure wrote it down), the earliest first: the later ones are often its echo."""
-    found = sorted(job.paths.folder.glob("error-*.txt"), key=lambda path: path.stat().st_mtime_ns)
-    return [int(path.stem.removeprefix("error-")) for path in found]
-
-
 def _verdict(job: submitit.Job[None], failed: list[int], stopped: bool) -> str | int:
     """What to tell the user last, or the bare exit code if rank 0 has told it already."""
-    errors = _errors(job)
-    silent = [rank for rank in failed if rank not in errors]
+    errors = recorded(job.paths.folder)
+    ranks = [error.rank for error in errors]
+    silent = [rank for rank in failed if rank not in ranks]
     if silent and not (errors and stopped):
         return f"error: process {silent[0]} ended without a word: killed, perhaps for want of memory or disk\n(logs: {job.paths.folder})"
     first = errors[0]
-    if first == 0 or (0 in errors and _last_line(job, 0) == _last_line(job, first)):
+    if first.rank == 0 or any(error.rank == 0 and error.last_line == first.last_line for error in errors):
         return 1
-    return f"process {first} failed first:\n{job.task(first).paths.stderr.read_text(errors='replace')[-10_000:].rstrip()}"
-
-
-def _last_line(job: submitit.Job[None], rank: int) -> str:
-    return Path(job.paths.folder, f"error-{rank}.txt").read_text().splitlines()[-1]
+    return (
+        f"process {first.rank} failed first:\n{job.task(first.rank).paths.stderr.read_text(errors='replace')[-10_000:].rstrip()}"
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
+import math
+import textwrap
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tyro.conf import OmitArgPrefixes, arg
 from launch.resources import Resources
 
 ConfigT = TypeVar("ConfigT")
+OptionsT = TypeVar("OptionsT")
 
 
 class OptionError(ValueError):
@@ -34,6 +36,10 @@ class Launch:
     """Name of the run folder under runs/<job>/; by default, what differs from the default options."""
     cluster: Literal["auto", "slurm", "local", "debug", "allocation"] = "auto"
     """auto: here if inside an srun or torchrun task, else Slurm where sbatch is on the path, else local. local: on this machine. debug: in this process, with a debugger on errors. allocation: here, as one task of a running allocation."""
+    follow: bool = False
+    """On Slurm: show the job until it is over and end with its exit code. If this run has a job already, show that one."""
+    dry_run: bool = False
+    """On Slurm: print the batch script and submit nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +63,44 @@ def parse(
         Command[config_type],  # type: ignore[valid-type]
         args=arguments,
         prog=prog,
-        description=re.sub(r"\n\s*", "\n  ", description),  # tyro joins lines, but for those that start with a space
+        description=_kept_lines(description),
         default=default,
         config=(OmitArgPrefixes,),
     )
 
 
+def command_line(options_type: type[OptionsT], prog: str, description: str) -> OptionsT:
+    """Parse the command line of a tool that is no job. A wrong flag ends the program with a suggestion."""
+    return tyro.cli(options_type, prog=prog, description=_kept_lines(description), config=(OmitArgPrefixes,))
+
+
+def command_line_with_rest(
+    options_type: type[OptionsT], arguments: Sequence[str], prog: str, description: str
+) -> tuple[OptionsT, list[str]]:
+    """As `command_line`, for a tool that hands the flags it does not know on to a job."""
+    return tyro.cli(options_type, args=arguments, prog=prog, description=_kept_lines(description), return_unknown_args=True)
+
+
+def _kept_lines(text: str) -> str:
+    """tyro joins lines, but for those that start with a space."""
+    first, _, rest = text.strip().partition("\n")
+    return "\n".join([first, *(f"  {line}" for line in textwrap.dedent(rest).splitlines() if line.strip())])
+
+
 def rebuild(config_type: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """A Config from the plain values of `plain`, checked by the same parser."""
-    known = {field.name: hint for field, hint in _fields(config_type)}
-    return tyro.cli(config_type, args=_as_flags(values, known, "the submitted task"))
+    return tyro.cli(config_type, args=as_flags(config_type, values, "the submitted task"))
+
+
+def as_flags(kind: type[Any], values: Mapping[str, Any], where: str) -> list[str]:
+    """Values of a dataclass's fields as flags of the command line; an unknown name raises OptionError."""
+    return _as_flags(values, {field.name: hint for field, hint in _fields(kind)}, where)
+
+
+def given(values: Any, arguments: Sequence[str]) -> dict[str, Any]:
+    """Of a dataclass that was parsed from a command line, the values whose flags were there."""
+    flags = {argument.split("=")[0].removeprefix("--").replace("-", "_") for argument in arguments if argument.startswith("--")}
+    return {name: value for name, value in plain(values).items() if name in flags}
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -77,6 +111,8 @@ def plain(config: Any) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # YAML would write .inf
     return value if isinstance(value, bool | int | float | str) else str(value)
 
 
@@ -139,5 +175,7 @@ def _flag(name: str, hint: Any, value: Any, where: str) -> list[str]:
         value = value[0]
     if type(None) in typing.get_args(hint) and value in ("", "~", "null"):  # YAML's ways to write None
         value = None
+    if hint is float:
+        value = str(value).replace(".inf", "inf")  # YAML's way to write it
     # "--flag=value", so that a value with a leading dash is not taken for a flag
     return [f"{flag}={value}"]

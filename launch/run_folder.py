@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import importlib.metadata
@@ -13,7 +14,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,8 @@ import yaml
 from launch.options import plain
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+REVISION_FILE = "REVISION"
+"""In a snapshot of the code: the revision it was taken from."""
 PACKAGES = ("torch", "transformers", "accelerate", "submitit", "numpy", "h5py")
 
 
@@ -37,10 +40,11 @@ def identity(config: Any) -> dict[str, Any]:
     return {field.name: values[field.name] for field in dataclasses.fields(config) if field.metadata.get("identity", True)}
 
 
-def run_name(config: Any) -> str:
+def run_name(config: Any, without: Collection[str] = ()) -> str:
     """What differs from the defaults, short and readable: "epochs-3_learning_rate-0.001"; "default" if nothing does."""
     default = identity(type(config)())
-    parts = [f"{name}-{_short(value)}" for name, value in identity(config).items() if value != default[name]]
+    differ = {name: value for name, value in identity(config).items() if value != default[name] and name not in without}
+    parts = [f"{name}-{_short(value)}" for name, value in differ.items()]
     name = "_".join(parts) or "default"
     if len(name) > 100:
         digest = hashlib.sha256(json.dumps(identity(config), sort_keys=True).encode()).hexdigest()[:8]
@@ -56,17 +60,29 @@ def _short(value: Any) -> str:
 
 def find_run_folder(job: str, config: Any, name: str) -> Path:
     """Where this configuration runs; nothing is made yet. A folder of another configuration raises RunFolderError."""
+    check_name(name)
+    run_dir = Path("runs", job, name or run_name(config)).absolute()
+    changes = changed_options(run_dir, config)
+    if changes:
+        raise RunFolderError(
+            f"{run_dir}: made with other options ({', '.join(changes)}); choose another --name or remove the folder"
+        )
+    return run_dir
+
+
+def check_name(name: str) -> None:
+    """RunFolderError if a folder should not have this name; empty is fine, and means another one."""
     if name and (re.search(r"[^\w.+-]", name) or not name.strip(".")):
         raise RunFolderError(f"--name {name!r}: use letters, digits, and . _ + - only")
-    run_dir = Path("runs", job, name or run_name(config)).absolute()
+
+
+def changed_options(run_dir: Path, config: Any) -> list[str]:
+    """How the options that a run folder was made with differ from these: "steps was 3 and is 4". None for a new folder."""
     before, now = _saved(run_dir / "config.yaml"), identity(config)
     default = identity(type(config)())
     # An option that the folder's config does not know came into the code later: then it had its default.
     differ = [key for key in now if before.get(key, default[key]) != now[key]]
-    if before and differ:
-        changes = ", ".join(f"{key} was {before.get(key, default[key])} and is {now[key]}" for key in differ)
-        raise RunFolderError(f"{run_dir}: made with other options ({changes}); choose another --name or remove the folder")
-    return run_dir
+    return [f"{key} was {before.get(key, default[key])} and is {now[key]}" for key in differ] if before else []
 
 
 def _saved(path: Path) -> dict[str, Any]:
@@ -83,37 +99,60 @@ def _saved(path: Path) -> dict[str, Any]:
 
 def make_run_folder(run_dir: Path, values: dict[str, Any]) -> None:
     """Make the folder if need be, and keep the options in its config.yaml."""
-    try:
+    with making(run_dir):
         (run_dir / "logs").mkdir(parents=True, exist_ok=True)
         write_text(run_dir / "config.yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        raise RunFolderError(f"{run_dir}: the run folder cannot be made here ({error.strerror}: {error.filename})") from None
 
 
 @contextmanager
-def held(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder against a second process; RunFolderError if one is at work in it. Left unused by an error, it is removed.
+def making(folder: Path) -> Iterator[None]:
+    """Tells in one line that a folder cannot be made or written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise RunFolderError(f"{folder}: cannot be made or written ({error.strerror}: {error.filename})") from None
+
+
+@contextmanager
+def lock(run_dir: Path) -> Iterator[Callable[[], bool]]:
+    """Gives a function that takes the run folder's lock, if need be, and says whether it is ours.
 
     The kernel lets go of the lock when the process dies, however it dies.
     """
-    with (run_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            raise RunFolderError(f"{run_dir}: another process is at work here; wait for it or choose another --name") from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        except BaseException:
-            if _unused(run_dir):
-                shutil.rmtree(run_dir, ignore_errors=True)
-            raise
+    with (run_dir / ".lock").open("w") as file:
+
+        def locked() -> bool:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                return False
+            except OSError:  # a file system without locks
+                pass
+            return True
+
+        yield locked
 
 
-def _unused(run_dir: Path) -> bool:
-    made = {path.name for path in run_dir.glob("*")} - {"config.yaml", "environment.json", ".lock", "logs"}
-    return not made and not any((run_dir / "logs").glob("*"))
+def is_locked(run_dir: Path) -> bool:
+    """Whether another process holds the run folder's lock. Where it is free, to look takes it for an instant."""
+    try:
+        with (run_dir / ".lock").open() as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    except OSError:  # no such file, or a file system without locks
+        return False
+    return False
+
+
+def remove_unused(run_dir: Path) -> None:
+    """Remove a run folder in which nothing was made, by the first attempt at it."""
+    made = {path.name for path in run_dir.glob("*")} - {"config.yaml", "environment.json", ".lock", "logs", "attempts"}
+    attempts = list((run_dir / "attempts").glob("[0-9]*.json"))
+    if not made and not any((run_dir / "logs").glob("*")) and len(attempts) < 2:
+        shutil.rmtree(run_dir, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -121,6 +160,19 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
+
+
+def remember_job(run_dir: Path, job: str) -> None:
+    """Note which run a Slurm job is at work on: `runs/.jobs/<job id>`."""
+    path = run_dir.parents[1] / ".jobs" / job
+    path.parent.mkdir(exist_ok=True)
+    write_text(path, str(run_dir))
+
+
+def run_folder_of(job: str) -> Path | None:
+    """The run that a Slurm job of this folder is, or was, at work on."""
+    path = Path("runs", ".jobs", job)
+    return Path(path.read_text()) if path.is_file() else None
 
 
 def save_environment(run_dir: Path, started: dict[str, Any]) -> None:
@@ -142,6 +194,8 @@ def save_environment(run_dir: Path, started: dict[str, Any]) -> None:
 
 def revision() -> str:
     """git revision of the code, with "+changes" if the checkout was edited; empty outside a checkout."""
+    if (REPOSITORY / REVISION_FILE).exists():  # this code is a snapshot
+        return (REPOSITORY / REVISION_FILE).read_text()
     git = ["git", "-C", str(REPOSITORY)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -38,6 +38,7 @@ from ranking.matrix import (
     written_aside,
 )
 from training import processes
+from training.supervision import Nobody, Supervisor
 
 BLOCK = 64
 """Images of an encoding batch, and texts of a block of columns: fixed, so that a job resumes under any number of processes."""
@@ -55,6 +56,7 @@ class Engine:
     """Pairs scored at once; what a cross-encoder's memory allows."""
     workers: int = 0
     """Loader processes that read and prepare images."""
+    supervisor: Supervisor = field(default_factory=Nobody)
 
     def rank_in_memory(self, provenance: Provenance) -> Ranking:
         """The whole matrix, on every process; for validation between epochs."""
@@ -84,7 +86,10 @@ class Engine:
         for number in progress(mine, "scoring blocks of texts", len(mine)):
             scores = self._scores(images, blocks[number])
             check_finite(scores, self.split.image_ids, [self.split.text_ids[i] for i in blocks[number]])
+            self.supervisor.check()
             _write_block(part, number, scores)
+            if processes.is_main():
+                self.supervisor.saved(len(list(part.glob("*.npy"))))
 
     def _finished(self, path: Path, provenance: Provenance) -> Ranking:
         ranking = read_ranking(path)
@@ -100,6 +105,7 @@ class Engine:
         files = _standing(part)
         if len(files) < len(blocks):
             raise RankingError(f"{part}: {len(blocks) - len(files)} blocks were damaged after they were written; run again")
+        self.supervisor.check()
         mapped = [(columns, np.load(files[number], "r", allow_pickle=False)) for number, columns in enumerate(blocks)]
         scores = _Columns(mapped, (len(self.split.image_ids), len(self.split.texts)))
         write_ranking(path, self._ranking(cast(Any, scores), provenance))
@@ -117,6 +123,7 @@ class Engine:
 
     def _scores(self, images: States, columns: np.ndarray) -> np.ndarray:
         """Scores of all images against some texts, (images, texts) float32."""
+        self.supervisor.beat()
         width = min(len(columns), self.pair_batch)
         height = self.pair_batch // width
         with self._inference():
@@ -137,10 +144,10 @@ class Engine:
             cast(Any, mine), batch_size=None, collate_fn=self.inputs.images, num_workers=min(self.workers, len(mine))
         )
         with self._inference():
-            encoded = [
-                tuple(state.cpu() for state in self.model.encode_images(_to(batch, self._device)))
-                for batch in (progress(loader, "encoding batches of images", len(mine)) if shown else loader)
-            ]
+            encoded = []
+            for batch in progress(loader, "encoding batches of images", len(mine)) if shown else loader:
+                self.supervisor.beat()
+                encoded.append(tuple(state.cpu() for state in self.model.encode_images(_to(batch, self._device))))
         shares = processes.all_gather(encoded)
         in_order = [shares[number % len(shares)][number // len(shares)] for number in range(len(batches))]
         return tuple(torch.cat(state).to(self._device) for state in zip(*in_order, strict=True))

@@ -9,6 +9,7 @@
 #SBATCH --mem=32G
 #SBATCH --time=1:00:00
 #SBATCH --requeue
+#SBATCH --signal=USR2@120
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" && [ -f slurm/run_job.sh ] || { echo "submit from the checkout, or set MISRANK_ROOT to it" >&2; exit 2; }

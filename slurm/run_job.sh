@@ -6,8 +6,4 @@ export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK    # srun of Slurm 22 and later d
 job=$1 && shift
 srun --kill-on-bad-exit=1 python "$job" --cluster allocation "$@"
 code=$?
-# Where a preemption leaves a grace time the tasks end early, and the job would count as failed: queue it again.
-if [ $code -ne 0 ] && scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
-exit $code
+[ $code -eq 0 ] || exec python -m launch.aftermath $code   # queues it again where that helps

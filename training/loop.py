@@ -28,6 +28,7 @@ from training.clock import Clock
 from training.learning import Learning
 from training.processes import on_main
 from training.sampling import Batch, MakeBatch, Share, StepData
+from training.supervision import Nobody, Supervisor
 from training.tracking import Tracker
 
 LOG_EVERY = 20
@@ -79,6 +80,7 @@ class Loop:
         accelerator: Accelerator,
         save_model: Callable[[Path], None],
         validate: Callable[[], dict[str, Any]],
+        supervisor: Supervisor | None = None,
     ) -> None:
         if data.samples < 1:
             raise TrainingError("there is nothing to learn from: the training split has no image-text pairs")
@@ -90,6 +92,7 @@ class Loop:
         share = Share(accelerator.process_index, accelerator.num_processes)
         self.batches = StepData(data.samples, learning.batch_size, learning.seed, share, learning.accumulate, data.make)
         self.save_model, self.validate = save_model, validate
+        self.supervisor = supervisor or Nobody()
         self.model = cast(nn.Module, trainee.model)
         trainee.to(accelerator.device)
         optimizer = torch.optim.AdamW(_parameter_groups(trainee, learning.weight_decay), lr=learning.learning_rate)
@@ -106,7 +109,8 @@ class Loop:
         tracker = Tracker(self.run_dir, self.state["step"], wandb, config) if main else nullcontext()
         with tracker as self._tracker, Clock(self.state["step"], self.steps, main) as clock:
             for step, micro_batches in self._batches():
-                loss, norm = self._step(step, micro_batches)
+                self.supervisor.beat()
+                loss, norm, asked = self._step(step, micro_batches)
                 self.state["losses"].append(loss)
                 self.state["step"] = done = step + 1
                 clock.step(done, float(np.mean(self.state["losses"])))
@@ -115,8 +119,10 @@ class Loop:
                 validating = done % learning.validation_steps(self.data.samples) == 0 or done == self.steps
                 if validating:
                     self._validate()
-                if validating or done % learning.save_every == 0:
+                if validating or asked or done % learning.save_every == 0:
                     on_main(self._save)
+                if asked and done < self.steps:
+                    self.supervisor.leave(asked)
                 clock.go_on()
         return dict(self.state["best"])
 
@@ -131,26 +137,28 @@ class Loop:
         )
         return zip(left, loader, strict=True)
 
-    def _step(self, step: int, micro_batches: list[Batch]) -> tuple[float, float]:
-        """One optimizer step. Returns the mean loss over all processes and the gradient norm."""
+    def _step(self, step: int, micro_batches: list[Batch]) -> tuple[float, float, int]:
+        """One optimizer step. Returns the mean loss over all processes, the gradient norm, and whether any process was asked to stop."""
         learning, accelerator = self.learning, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = learning.rate(step, self.steps)
         torch.manual_seed(int(np.random.SeedSequence([learning.seed, step, accelerator.process_index]).generate_state(1)[0]))
         self.trainee.train()
-        mine = torch.empty(len(micro_batches), device=accelerator.device)
+        mine = torch.empty(len(micro_batches) + 1, device=accelerator.device)
+        mine[-1] = self.supervisor.asked_to_stop()
         for number, batch in enumerate(micro_batches):
             last = number == len(micro_batches) - 1
             with nullcontext() if last else accelerator.no_sync(self.trainee):
                 loss = self._loss(batch)
                 mine[number] = loss.detach()
                 accelerator.backward(loss / len(micro_batches))
-        losses = accelerator.gather(mine).tolist()
+        everybodys = accelerator.gather(mine).view(-1, len(mine))
+        losses = everybodys[:, :-1].flatten().tolist()
         norm = float(accelerator.clip_grad_norm_(self.trainee.parameters(), learning.clip or math.inf))
         self._check_finite(step, losses, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return sum(losses) / len(losses), norm
+        return sum(losses) / len(losses), norm, int(everybodys[:, -1].max())
 
     def _loss(self, batch: Batch) -> Tensor:
         # accelerate runs the trainee's forward under autocast.
@@ -163,7 +171,7 @@ class Loop:
         if not bad and (math.isfinite(norm) or self.accelerator.scaler is not None):  # fp16: the scaler skips the step
             return
         parts = self.batches.parts(step)
-        samples = parts[bad[0]] if bad else np.concatenate(parts)
+        samples = np.concatenate([parts[number] for number in bad] if bad else parts)
         what = f"loss {losses[bad[0]]}" if bad else f"gradient norm {norm}"
         raise TrainingError(
             f"{what} at step {step + 1}, learning rate {self.learning.rate(step, self.steps):.3g}; samples: "
@@ -198,12 +206,14 @@ class Loop:
 
     def _save(self) -> None:
         """In the main process alone: on one machine or many, the weights are the same everywhere."""
+        self.supervisor.check()
         if self._tracker is not None:
             self._tracker.flush()
         step, best = self.state["step"], self._best_step()
         checkpoints.save_checkpoint(self.folder, step, self._write)
         checkpoints.point(self.folder, step, best)
         checkpoints.prune(self.folder, step, best)
+        self.supervisor.saved(step)
 
     def _write(self, folder: Path) -> None:
         self.save_model(folder)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+import attempt_process
 import pytest
+
+from launch.run_folder import make_run_folder
 
 PROBE = '''
 from __future__ import annotations
@@ -76,5 +81,46 @@ def on_path(tmp_path, monkeypatch):
         if str(program.parent) not in os.environ["PATH"]:
             monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
         return program
+
+    return put
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A run folder in which nothing was made yet."""
+    make_run_folder(tmp_path / "runs/job/x", {})
+    return tmp_path / "runs/job/x"
+
+
+@pytest.fixture
+def begin(run_dir: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """begin(body, rank, minutes of patience): a process that takes part in an attempt, once it has said so much."""
+    started = []
+    (run_dir / "metrics.jsonl").touch()  # or a first start would take the folder away with it
+
+    def start(body: str, rank: int = 0, patience: float = 30.0, until: str = "at work") -> subprocess.Popen[str]:
+        process = attempt_process.start(run_dir, body, rank, patience)
+        started.append(process)
+        if until:
+            line = process.stdout.readline()
+            assert line.strip() == until, line + process.stderr.read()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def in_slurm(on_path) -> Callable[..., Path]:
+    """in_slurm(**fields): this is job 7, and scontrol says this of it; gives where requeues are noted."""
+
+    def put(**fields: str) -> Path:
+        os.environ |= {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}
+        shown = " ".join(f"{key}={value}" for key, value in {"JobState": "RUNNING", "PreemptTime": "None", **fields}.items())
+        script = f'if [ "$1" = requeue ]; then echo "$@" >>"$0.requeues"; else echo "JobId=7 {shown}"; fi'
+        on_path("squeue", 'echo "7|RUNNING|None|n1"')
+        return on_path("scontrol", script).with_name("scontrol.requeues")
 
     return put

@@ -14,6 +14,7 @@ from jobs import make_scenes
 from launch import entry
 from launch.options import Command, Launch
 from launch.resources import Resources
+from launch.submission import Submission
 
 JOB = Path(__file__).resolve().parents[2] / "jobs" / "make_scenes.py"
 RUN = make_scenes.run
@@ -66,9 +67,9 @@ def failing(monkeypatch, error: BaseException) -> None:
 )
 def test_where_it_runs(monkeypatch, capsys, asked, environment, sbatch, cluster):
     os.environ |= environment
-    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if sbatch else None)
+    monkeypatch.setattr("launch.slurm.is_set_up", lambda: sbatch)
     assert entry._cluster(Command(None, Launch(cluster=asked), Resources())) == cluster
-    assert ("no sbatch on the path: running on this machine" in capsys.readouterr().out) == (
+    assert ("no Slurm is set up here: running on this machine" in capsys.readouterr().out) == (
         asked == "auto" and cluster == "local"
     )
 
@@ -87,20 +88,58 @@ def test_where_it_runs(monkeypatch, capsys, asked, environment, sbatch, cluster)
 def test_how_it_starts(monkeypatch, tmp_path, cluster, resources, way):
     taken = []
 
-    class Job:
-        job_id, paths = "7", type("Paths", (), {"stdout": "log"})
-
-        def results(self) -> None:
-            taken.append("results")
-
     class Task(entry.Task):
         def __call__(self) -> None:
             taken.append("here")
 
     monkeypatch.setattr(entry, "run_processes", lambda task, resources: taken.append("processes"))
-    monkeypatch.setattr(entry, "submit", lambda task, cluster, resources: taken.append(cluster) or Job())
-    entry._start(Task("jobs.x", {}, str(tmp_path), {}), cluster, resources)
-    assert taken == [way] + ["results"] * (way == "debug")
+    monkeypatch.setattr(entry, "submit", lambda task, resources: taken.append("slurm") or Submission("7", "log", "today"))
+    monkeypatch.setattr(entry, "debug", lambda task, resources: taken.append("debug"))
+    entry._start(Task("jobs.x", {}, str(tmp_path), {}), cluster, resources, Launch())
+    assert taken == [way]
+
+
+@pytest.fixture
+def followed(monkeypatch) -> list[tuple[object, ...]]:
+    """What was submitted and shown; the job that is shown ends with code 3."""
+    seen: list[tuple[object, ...]] = []
+    monkeypatch.setattr(entry, "submit", lambda task, resources: seen.append(("submit",)) or Submission("7", "log", "today"))
+    monkeypatch.setattr(entry, "follow", lambda run_dir, submission: seen.append(("follow", run_dir, submission.job)) or 3)
+    return seen
+
+
+def test_following_submits_and_ends_with_the_jobs_code(monkeypatch, followed, tmp_path, capsys):
+    monkeypatch.setattr(entry, "job_at_work", lambda run_dir: None)
+    assert start("--cluster", "slurm", "--follow", "--name", "x") == 3
+    run_dir = tmp_path / "runs/make_scenes/x"
+    assert followed == [("submit",), ("follow", run_dir, "7")]
+    assert capsys.readouterr().out == f"run folder: {run_dir}\njob 7, log: log\n"
+
+
+def test_following_shows_the_job_that_is_there(monkeypatch, followed, tmp_path):
+    monkeypatch.setattr(entry, "job_at_work", lambda run_dir: Submission("6", "log", "today"))
+    assert start("--cluster", "slurm", "--follow", "--name", "x") == 3
+    assert followed == [("follow", tmp_path / "runs/make_scenes/x", "6")]
+
+
+def test_without_following_it_submits_and_ends(followed):
+    assert start("--cluster", "slurm") == 0 and followed == [("submit",)]
+
+
+def test_a_dry_run_prints_the_script(monkeypatch, followed, capsys):
+    monkeypatch.setattr(entry, "batch_script", lambda task, resources: f"#!/bin/bash\n# {task.name} {resources.minutes}")
+    assert start("--cluster", "slurm", "--dry-run", "--minutes", "7") == 0
+    assert capsys.readouterr().out == "#!/bin/bash\n# make_scenes 7\n" and followed == []
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("cluster", ["auto", "local", "debug", "allocation"])
+def test_a_dry_run_runs_nowhere(cluster):
+    """Where there is no Slurm, it must not start the job."""
+    assert "--dry-run: prints what Slurm would get, but this would run on --cluster" in str(
+        start("--cluster", cluster, "--dry-run")
+    )
+    assert not Path("runs").exists()
 
 
 def test_several_nodes_are_no_machine_of_ones_own():
@@ -123,7 +162,7 @@ def test_a_job_that_runs(capsys, tmp_path):
     assert start(*small) == 0
     run_dir = tmp_path / "runs/make_scenes/small"
     assert f"run folder: {run_dir}\n" in capsys.readouterr().out
-    assert sorted(path.name for path in run_dir.iterdir()) == [".lock", "config.yaml", "environment.json", "logs"]
+    assert sorted(path.name for path in run_dir.iterdir()) == [".lock", "attempts", "config.yaml", "environment.json", "logs"]
     assert start("--config", "runs/make_scenes/small/config.yaml", "--name", "small") == 0
     assert "stands already" in capsys.readouterr().out
     assert "made with other options (train was 4 and is 5)" in str(start(*small, "--train", "5"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch.failure import leave
+from launch.failure import Recorded, first_line, forget, leave, recorded
 
 
 def told(error: Exception, logs: Path | None = None) -> str:
@@ -85,3 +85,106 @@ def test_a_disk_too_full_for_the_traceback(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     assert told(ValueError("x"), tmp_path) == "error: x"
+
+
+# What processes leave behind
+
+FRAMES = 'Traceback (most recent call last):\n  File "x.py", line 1, in <module>\n    f()\n    ^^^\n'
+
+
+def left(folder: Path, name: str, line: str, time: int) -> None:
+    (folder / name).write_text(f"{FRAMES}{line}\n")
+    os.utime(folder / name, ns=(time, time))
+
+
+def test_the_earliest_error_comes_first(tmp_path):
+    left(tmp_path, "error-0.txt", "RuntimeError: Connection closed by peer", 2)
+    left(tmp_path, "error-10.txt", "ValueError: no", 1)
+    assert [(error.rank, error.last_line) for error in recorded(tmp_path)] == [
+        (10, "ValueError: no"),
+        (0, "RuntimeError: Connection closed by peer"),
+    ]
+    assert recorded(tmp_path / "none") == []
+
+
+def test_jobs_that_share_a_folder(tmp_path, monkeypatch):
+    for name in ("error-7_1-0.txt", "error-7_10-0.txt", "error-7-0.txt", "error-0.txt"):
+        left(tmp_path, name, name, 1)
+    assert [error.last_line for error in recorded(tmp_path)] == ["error-0.txt"]
+    assert [error.last_line for error in recorded(tmp_path, "7_1")] == ["error-7_1-0.txt"]
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert [error.last_line for error in recorded(tmp_path)] == ["error-7-0.txt"]
+    assert told(ValueError("x"), tmp_path).endswith("error-7-0.txt)")
+    forget(tmp_path)
+    assert recorded(tmp_path) == [] and len(list(tmp_path.iterdir())) == 3
+
+
+def error(text: str) -> Recorded:
+    return Recorded(0, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:54321",
+        "torch.distributed.DistBackendError: NCCL error in: NCCLUtils.hpp:219, unhandled system error, NCCL version 2.14.3\n"
+        "ncclSystemError: System call (e.g. socket, malloc) or external library call failed or device error.\n"
+        "Last error:\nsocketProgress: Connection closed by remote peer n2<43210>",
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be "
+        "asynchronously reported at some other API call.\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+        "torch.distributed.DistStoreError: Timed out after 601 seconds waiting for clients. 1/2 clients joined.",
+        "OSError: [Errno 5] Input/output error: 'data/images.h5'",
+        "OSError: [Errno 116] Stale file handle",
+        "RuntimeError: DataLoader worker (pid 123) is killed by signal: Killed. ",
+        "RuntimeError: DataLoader worker (pid(s) 18603, 18604) exited unexpectedly",
+        "ConnectionResetError: [Errno 104] Connection reset by peer",
+    ],
+)
+def test_what_may_be_gone_the_next_time(line):
+    assert error(FRAMES + line).transient
+    assert error(
+        f"{FRAMES}ValueError: x\n\nDuring handling of the above exception, another exception occurred:\n\n{FRAMES}{line}"
+    ).transient
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ValueError: --batch-size 3: must be even",
+        "training.loop.TrainingError: loss nan at step 7",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "RuntimeError: CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+        "KeyError: 'cause'",
+        "RuntimeError: Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "y.py", line 2, in g\n    h()\nValueError: bad image in shard 3',
+    ],
+)
+def test_what_would_come_again(line):
+    assert not error(FRAMES + line).transient
+
+
+def test_the_error_itself():
+    assert error(f"{FRAMES}ValueError: one\n  two\nthree").last_line == "ValueError: one"
+    assert error("").last_line == ""
+    assert error(f"{FRAMES}ConnectionError: echo\n\nThe above\n\n{FRAMES}ValueError: no").last_line == "ValueError: no"
+
+
+def test_an_error_in_one_line():
+    assert first_line(KeyError("a\nb")) == "KeyError: 'a\\nb'"
+    assert first_line(RuntimeError("a\nb")) == "RuntimeError: a"
+
+
+@pytest.mark.parametrize(
+    ("raised", "where"),
+    [
+        (MemoryError(), "on this machine"),
+        (RuntimeError("CUDA out of memory. Tried to allocate\nmore"), "CUDA out of memory. Tried to allocate"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "[enforce fail] DefaultCPUAllocator: can't"),
+        (np._core._exceptions._ArrayMemoryError((10**9, 10**9), np.dtype(float)), "Unable to allocate"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "[Errno 12] Cannot allocate memory"),
+    ],
+)
+def test_out_of_memory(raised, where):
+    message = told(raised)
+    assert message.startswith(f"error: out of memory ({where}") and "lower --batch-size or --pair-batch" in message
+    assert "--memory-per-gpu-gb" in message and "\n" not in message

@@ -13,8 +13,9 @@ import pytest
 
 from launch import local
 from launch.resources import Resources
-from launch.submission import Task
+from launch.task import Task
 
+STARTED = {"resources": {"stalled_minutes": 30.0}}
 TRACE = "Traceback (most recent call last)"
 
 
@@ -30,7 +31,7 @@ def short(monkeypatch):
 
 def run(tmp_path: Path, probe: str, what: str) -> tuple[int | str | None, Path]:
     """Two processes that do as `what` says: the exit code or message, and the run folder."""
-    task = Task(probe, {"what": what}, str(tmp_path / "runs/probe_job/x"), {})
+    task = Task(probe, {"what": what}, str(tmp_path / "runs/probe_job/x"), STARTED)
     try:
         local.run_processes(task, Resources(gpus_per_node=2))
     except SystemExit as end:
@@ -103,8 +104,8 @@ def test_stopping_it_stops_all(tmp_path, probe, number):
     """Also where SIGINT was ignored, as it is in what a script starts with `&`."""
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from launch.local import run_processes; from launch.resources import Resources; from launch.submission import Task\n"
-        f"run_processes(Task({probe!r}, {{'what': 'sleep,sleep'}}, {str(tmp_path / 'run')!r}, {{}}), Resources(gpus_per_node=2))"
+        "from launch.local import run_processes; from launch.resources import Resources; from launch.task import Task\n"
+        f"run_processes(Task({probe!r}, {{'what': 'sleep,sleep'}}, {str(tmp_path / 'run')!r}, {STARTED}), Resources(gpus_per_node=2))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
         deadline = time.monotonic() + 60

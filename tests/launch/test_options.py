@@ -18,7 +18,7 @@ from launch.options import Command, OptionError, parse, plain, rebuild
 from launch.resources import Resources
 
 ROOT = Path(__file__).resolve().parents[2]
-JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
+JOBS = sorted(path.stem for path in (ROOT / "slurm").glob("*.sh") if path.stem != "run_job")
 
 
 @dataclass(frozen=True)

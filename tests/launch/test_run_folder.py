@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +14,18 @@ import yaml
 
 from launch import run_folder
 from launch.options import plain
-from launch.run_folder import RunFolderError, find_run_folder, held, make_run_folder, run_name, save_environment, write_text
+from launch.run_folder import (
+    RunFolderError,
+    find_run_folder,
+    is_locked,
+    lock,
+    make_run_folder,
+    remember_job,
+    run_folder_of,
+    run_name,
+    save_environment,
+    write_text,
+)
 
 VALUES = {"epochs": 3.0}
 
@@ -134,55 +146,52 @@ def test_a_damaged_config_is_one_error(run_dir, content):
 
 def test_a_folder_that_cannot_be_made():
     Path("runs").write_text("a file")
-    with pytest.raises(RunFolderError, match=r"the run folder cannot be made here \(Not a directory: .*runs"):
+    with pytest.raises(RunFolderError, match=r"cannot be made or written \(Not a directory: .*runs"):
         opened(Config())
 
 
-# Use
+# The lock; launch.attempt's tests show what it is for
 
 
-def test_a_second_process_is_refused(run_dir):
-    code = f"import sys; from pathlib import Path; from launch.run_folder import held\nwith held(Path({str(run_dir)!r})): print('in')"
-    with held(run_dir):
-        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert other.returncode and "another process is at work here; wait for it or choose another --name" in other.stderr
-        assert run_dir.exists()  # the second one's error did not take the first one's folder away
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout == "in\n"
+def in_another_process(run_dir: Path, then: str = "") -> str:
+    """Whether another process gets the lock."""
+    code = f"""import os
+from pathlib import Path
+from launch.run_folder import is_locked, lock
+print("seen" if is_locked(Path({str(run_dir)!r})) else "free", end=" ")
+with lock(Path({str(run_dir)!r})) as locked:
+    print(locked(), flush=True)
+    {then}"""
+    environment = os.environ | {"PYTHONPATH": str(run_folder.REPOSITORY)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment).stdout
+
+
+def test_one_process_holds_it(run_dir):
+    with lock(run_dir) as locked:
+        assert in_another_process(run_dir) == "free True\n", "it is taken only when asked for"
+        assert locked() and locked()
+        assert in_another_process(run_dir) == "seen False\n"
+    assert in_another_process(run_dir) == "free True\n" and not is_locked(run_dir)
 
 
 def test_a_killed_process_leaves_no_lock(run_dir):
-    code = f"import os; from pathlib import Path; from launch.run_folder import held\nwith held(Path({str(run_dir)!r})): os.kill(os.getpid(), 9)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
-    with held(run_dir):
-        pass
+    assert in_another_process(run_dir, "os.kill(os.getpid(), 9)") == "free True\n"
+    with lock(run_dir) as locked:
+        assert locked()
 
 
 def test_a_file_system_without_locks_is_no_error(run_dir, monkeypatch):
     monkeypatch.setattr(run_folder.fcntl, "lockf", lambda *_: (_ for _ in ()).throw(OSError(95, "Operation not supported")))
-    with held(run_dir):
-        pass
+    with lock(run_dir) as locked:
+        assert locked()
+    assert not is_locked(run_dir)
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_start_that_fails_before_it_made_anything_leaves_no_folder(run_dir, error):
-    with pytest.raises(error), held(run_dir):
-        save_environment(run_dir, {})
-        raise error
-    assert not run_dir.exists()
-
-
-@pytest.mark.parametrize("made", ["metrics.jsonl", "logs/submitted.pkl"])
-def test_a_failed_start_keeps_what_was_made(run_dir, made):
-    (run_dir / made).write_text("something")
-    with pytest.raises(ValueError), held(run_dir):
-        raise ValueError
-    assert (run_dir / made).exists()
-
-
-def test_a_finished_run_stays(run_dir):
-    with held(run_dir):
-        pass
-    assert yaml.safe_load((run_dir / "config.yaml").read_text()) == VALUES
+def test_the_run_of_a_job(run_dir):
+    assert run_folder_of("7") is None
+    remember_job(run_dir, "7")
+    remember_job(run_dir, "8_1")
+    assert run_folder_of("7") == run_folder_of("8_1") == run_dir and run_folder_of("8") is None
 
 
 # Files

@@ -21,6 +21,7 @@ from training.learning import Learning
 from training.loop import Data, Loop, process_group
 from training.losses import binary_loss
 from training.pairs import PairSet
+from training.supervision import Supervisor
 from training.tracking import read_history
 
 IMAGES = 15
@@ -88,6 +89,7 @@ class Run:
     rsum: Callable[[int, float], float] = lambda step, loss: 600 - loss
     save: Callable[[Path], None] = lambda folder: None
     """What else happens at a save, after the weights are written."""
+    supervisor: Supervisor | None = None
 
     def loop(self) -> Loop:
         options = {"batch_size": 8, "steps": 45, "evaluate_every": 11, "save_every": 5, "learning_rate": 0.01, **self.learning}
@@ -106,6 +108,7 @@ class Run:
             accelerator,
             save_model=self._save_model(model),
             validate=lambda: self._validate(model, loop.state["step"]),
+            supervisor=self.supervisor,
         )
         return loop
 

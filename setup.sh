@@ -40,22 +40,16 @@ install_packages() {
 }
 
 demo() {
-    local started=$SECONDS run="--name demo --cluster local"
-    echo "== made-up corpus of drawn scenes"
-    python jobs/make_scenes.py $run
-    echo "== a small LXMERT, trained here from scratch"
-    python jobs/lxmert_finetune.py $run --config jobs/demo/lxmert.yaml
-    python jobs/lxmert_predict.py $run --checkpoint runs/lxmert_finetune/demo/checkpoints/best
-    echo "== a small CLIP, trained here from scratch"
-    python jobs/clip_finetune.py $run --config jobs/demo/clip.yaml
-    python jobs/clip_zero_shot.py $run --checkpoint runs/clip_finetune/demo/checkpoints/best
-    echo "== error report: both models are small and were trained here on made-up pictures; the figures say nothing about LXMERT and CLIP"
-    python jobs/error_report.py $run --rankings runs/lxmert_predict/demo/ranking-test.h5 runs/clip_zero_shot/demo/ranking-test.h5
+    local started=$SECONDS
+    python jobs/pipeline.py jobs/demo/pipeline.yaml --name demo --cluster local
+    echo "== both models are small and were trained here on made-up pictures; the figures say nothing about LXMERT and CLIP"
+    echo "report: $PWD/runs/error_report/demo-report/report/index.html"
     echo "demo done in $((SECONDS - started)) s"
 }
 
 check() {
     have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
+    have sbatch || bash tests/cluster/cluster.sh install || echo "no Slurm of the tests' own: the tests on it will be skipped (they take root and Debian's packages)"
     ruff format --check . && ruff check . && mypy && pytest
 }
 

@@ -17,10 +17,13 @@ from pathlib import Path
 import pytest
 
 from launch.options import Launch, parse
+from launch.pipeline import read_pipeline
 from launch.resources import Resources
 
 ROOT = Path(__file__).resolve().parents[1]
-JOBS = sorted(path.stem for path in (ROOT / "jobs").glob("[a-z]*.py"))
+TOOLS = ["pipeline", "status", "sweep"]
+"""Beside the jobs, which they start or describe; they run where they are called, so they have no script and no machine."""
+JOBS = sorted({path.stem for path in (ROOT / "jobs").glob("[a-z]*.py")} - {*TOOLS})
 MAY_IMPORT: dict[str, set[str]] = {
     "launch": set(),
     "corpora": set(),
@@ -115,8 +118,8 @@ def documented_fields(kind: type) -> set[str]:
     }
 
 
-def test_launch_and_resource_options_are_documented():
-    for kind in (Launch, Resources):
+def test_options_of_launch_resources_and_tools_are_documented():
+    for kind in (Launch, Resources, *(importlib.import_module(f"jobs.{tool}").Options for tool in TOOLS)):
         assert not {field.name for field in fields(kind)} - documented_fields(kind)
 
 
@@ -128,7 +131,15 @@ def test_the_parser_builds_and_the_commands_in_the_docstring_hold(job):
     check_commands(module.__doc__, job)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_commands_in_the_docstring_of_a_tool_hold(tool):
+    module = importlib.import_module(f"jobs.{tool}")
+    assert module.__doc__.splitlines()[0].endswith(".") and f"python jobs/{tool}.py" in module.__doc__
+    assert not hasattr(module, "RESOURCES")  # by which a job is known
+    check_commands(module.__doc__, tool)
+
+
+@pytest.mark.parametrize("job", [*JOBS, *TOOLS])
 def test_help_is_fast_and_imports_nothing_heavy(job):
     heavy = {"torch", "transformers", "accelerate", "numpy", "h5py", "pyarrow", "PIL", "submitit", "wandb"}
     path = str(ROOT / "jobs" / f"{job}.py")
@@ -141,7 +152,8 @@ def test_help_is_fast_and_imports_nothing_heavy(job):
         if seconds < 0.5 or attempt:
             break
     assert done.stderr.strip() == ""
-    assert f"  python jobs/{job}.py " in done.stdout and f"\n  sbatch slurm/{job}.sh " in done.stdout  # each on its own line
+    assert f"\n  python jobs/{job}.py" in done.stdout  # on a line of its own
+    assert (f"\n  sbatch slurm/{job}.sh " in done.stdout) == (job in JOBS)
     assert seconds < 0.5
 
 
@@ -175,6 +187,7 @@ def test_a_script_asks_for_what_the_job_asks_for(job):
         "mem": f"{need.memory_per_gpu_gb * need.processes_per_node}G",
         "time": f"{need.minutes // 60}:{need.minutes % 60:02}:00",
         "requeue": "",
+        "signal": f"USR2@{need.seconds_to_stop}",
         "output": "%x-%j.log",
         "open-mode": "append",
     }
@@ -194,14 +207,17 @@ def check_commands(text: str, where: str) -> None:
         if place is None:
             continue
         assert (ROOT / words[place]).exists(), f"{where}: {words[place]} does not exist"
-        unknown = {word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")} - flags(Path(words[place]).stem)
+        names = [Path(words[place]).stem, *words[place + 1 : place + 2]]
+        known = flags(names[0]) | (flags(names[1]) if names[0] == "sweep" else set())
+        unknown = {word.split("=")[0] for word in words[place + 1 :] if word.startswith("--")} - known
         assert not unknown, f"{where}: {words[place]} has no {', '.join(unknown)}"
 
 
 @cache
 def flags(job: str) -> set[str]:
     module = importlib.import_module(f"jobs.{job}")
-    names = {field.name for kind in (module.Config, Resources, Launch) for field in fields(kind)} - {"config_file"}
+    kinds = (module.Config, Resources, Launch) if job in JOBS else (module.Options, Resources)
+    names = {field.name for kind in kinds for field in fields(kind)} - {"config_file"}
     dashed = {name.replace("_", "-") for name in names | {"config", "help"}}
     return {f"--{name}" for name in dashed} | {f"--no-{name}" for name in dashed}
 
@@ -222,10 +238,14 @@ def test_the_readme_names_files_and_flags_that_exist():
         assert (ROOT / path).exists(), f"README.md links to {path}, which does not exist"
 
 
-def test_configuration_files_fit_a_job():
-    """A YAML file beside the jobs is some job's options: the parser of at least one takes it."""
+def test_configuration_files_fit_a_job(monkeypatch):
+    """A YAML file beside the jobs is a pipeline, or some job's options: the parser of at least one takes it."""
+    monkeypatch.chdir(ROOT)
     for path in (ROOT / "jobs").glob("*/*.yaml"):
-        assert any(takes(job, path) for job in JOBS), path
+        if path.stem == "pipeline":
+            assert read_pipeline(path, "demo", {})
+        else:
+            assert any(takes(job, path) for job in JOBS), path
 
 
 def takes(job: str, config: Path) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
 from launch.entry import main
+from launch.failure import clear_ending
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 TINY = {
@@ -38,3 +40,17 @@ def start_alone(job: str, *arguments: object, folder: Path) -> subprocess.Comple
     command = [sys.executable, JOBS / f"{job}.py", "--cluster", "local", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def tool(name: str, *arguments: object) -> int | str | None:
+    """Call one of the tools beside the jobs in this process: its exit code, or the message it ends with."""
+    module = importlib.import_module(f"jobs.{name}")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with mock.patch.object(sys, "argv", [f"jobs/{name}.py", *map(str, arguments)]), clear_ending():
+            module.main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0

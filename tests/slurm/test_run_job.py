@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from launch import history
+
 ROOT = Path(__file__).resolve().parents[2]
-SRUN = 'echo "srun $*" >>"$LOG"; while [[ $1 == --* ]]; do shift; done; SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 "$@"'
-SCONTROL = 'echo "scontrol $*" >>"$LOG"; [ "$1" = show ] && echo "JobState=RUNNING PreemptTime=$PREEMPTED"'
+SRUN = 'echo "srun $*" >>"$LOG"; while [[ $1 == --* ]]; do shift; done; SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=1 SLURM_LOCALID=0 "$@" || exit; exit ${CODE:-0}'
+SCONTROL = (
+    'echo "scontrol $*" >>"$LOG"; if [ "$1" = show ]; then echo "JobState=RUNNING PreemptTime=$PREEMPTED"; else kill $PPID; fi'
+)
+"""Of a job that is queued again Slurm ends the batch script."""
+SMALL = ("--train", "2", "--val", "2", "--test", "2", "--size", "32", "--folder", "my data/scenes")
+REQUEUED = "scontrol requeue 7\n"
 
 
 @pytest.fixture
@@ -41,10 +48,9 @@ def batch(checkout: Path, *arguments: str, **environment: str) -> tuple[subproce
 
 
 def test_a_script_runs_its_job_with_the_flags_it_was_given(checkout):
-    small = ["--train", "2", "--val", "2", "--test", "2", "--size", "32", "--folder", "my data/scenes"]
-    done, asked = batch(checkout, *small, "--name", "x")
+    done, asked = batch(checkout, *SMALL, "--name", "x")
     assert done.returncode == 0, done.stderr
-    assert asked == f"srun --kill-on-bad-exit=1 python jobs/make_scenes.py --cluster allocation {' '.join(small)} --name x\n"
+    assert asked == f"srun --kill-on-bad-exit=1 python jobs/make_scenes.py --cluster allocation {' '.join(SMALL)} --name x\n"
     assert (checkout / "my data/scenes/corpus.json").exists()
     assert (checkout / "runs/make_scenes/x/config.yaml").exists()
 
@@ -55,10 +61,32 @@ def test_the_exit_code_is_the_jobs(checkout):
     assert "requeue" not in asked
 
 
-def test_a_preempted_job_is_queued_again(checkout):
+def test_a_mistake_in_a_preempted_job(checkout):
     """A task that ends early in the grace time would otherwise make the job a failed one."""
     done, asked = batch(checkout, "--train", "0", PREEMPTED="2026-11-21T09:00:00")
-    assert done.returncode == 1 and asked.endswith("scontrol show job 7\nscontrol requeue 7\n")
+    assert done.returncode == -15 and asked.endswith(f"scontrol show job 7\n{REQUEUED}")
+
+
+def test_killed_again_and_again(checkout):
+    """It is queued again, until that is in vain."""
+    for restart in range(history.MOST_FUTILE - 1):
+        done, asked = batch(checkout, *SMALL, CODE="137", SLURM_RESTART_COUNT=str(restart))
+        assert done.returncode == -15 and asked.endswith(REQUEUED) and asked.count(REQUEUED) == restart + 1, done.stderr
+    done, last = batch(checkout, *SMALL, CODE="137", SLURM_RESTART_COUNT="9")
+    assert done.returncode == 137 and last.count(REQUEUED) == restart + 1
+    (run_dir,) = (checkout / "runs/make_scenes").iterdir()
+    assert [(record.job, record.how) for record in history.records(run_dir)] == [("7", "crashed")] * history.MOST_FUTILE
+
+
+def test_what_a_lost_node_still_runs_lets_the_job_be(checkout):
+    """It has begun again elsewhere."""
+    done, asked = batch(checkout, *SMALL, SLURM_RESTART_COUNT="1")
+    assert done.returncode == 0
+    (run_dir,) = (checkout / "runs/make_scenes").iterdir()
+    before = history.latest(run_dir)
+    (checkout / "bin/srun").write_text("#!/bin/bash\nexit 143\n")
+    done, asked = batch(checkout, *SMALL, SLURM_RESTART_COUNT="0")
+    assert done.returncode == 143 and REQUEUED not in asked and history.latest(run_dir) == before
 
 
 def test_submitted_from_elsewhere(checkout, tmp_path_factory):

@@ -29,7 +29,7 @@ STAY, STOP, GIVE_WAY = 0, 1, 2
 """What an attempt can be asked: nothing; to end (SIGTERM); to end and be queued again (SIGUSR2, of Slurm or submitit)."""
 STALLED, REPLACED = 75, 76
 """Exit codes of a process that its watch has ended."""
-SECONDS_TO_SAVE = float(os.environ.get("MISRANK_SECONDS_TO_SAVE", "60"))
+SECONDS_TO_SAVE = 60.0
 """After a signal the job has so long to come to its next step boundary and to save; then it is queued again as it stands."""
 SECONDS_BETWEEN_LOOKS = 5.0
 """How often an attempt looks whether it was replaced."""
@@ -38,9 +38,12 @@ SECONDS_BETWEEN_LOOKS = 5.0
 class Attempt:
     """This process's part in an attempt; `training.supervision.Supervisor` says what a job may ask of it."""
 
-    def __init__(self, run_dir: Path, record: Record, rank: int, stalled_minutes: float) -> None:
+    def __init__(
+        self, run_dir: Path, record: Record, rank: int, stalled_minutes: float, seconds_to_save: float | None = None
+    ) -> None:
         self._run_dir, self._record, self._rank = run_dir, record, rank
         self._patience = stalled_minutes * 60
+        self._seconds_to_save = seconds_to_save or SECONDS_TO_SAVE
         self._asked, self._listening, self._leaving = STAY, False, False
         self._beat: float | None = None
         self._pid = os.getpid()
@@ -75,7 +78,7 @@ class Attempt:
             sys.exit(128 + signal.SIGTERM)
         if self._rank == 0:
             self._give_way(job) if asked == GIVE_WAY else self._end(_why_ended(job))
-        time.sleep(SECONDS_TO_SAVE * 10)  # Slurm ends us. Leaving with code 0 would say that the job is complete
+        time.sleep(600)  # Slurm ends us. Leaving with code 0 would say that the job is complete
         sys.exit(1)
 
     def _give_way(self, job: str) -> None:
@@ -144,7 +147,7 @@ class Attempt:
                 if heard is None and signal.SIGUSR2 in numbers:
                     heard = time.monotonic()
             now = time.monotonic()
-            if heard is not None and now - heard > SECONDS_TO_SAVE and not self._leaving:
+            if heard is not None and now - heard > self._seconds_to_save and not self._leaving:
                 self._leave_unsaved()
             if self._beat is not None and now - self._beat > self._patience and not self._leaving:
                 self._leave_stalled()
@@ -156,7 +159,7 @@ class Attempt:
     def _leave_unsaved(self) -> None:
         self._leaving = True
         if self._rank == 0 and slurm.own_job_id():
-            print(f"no step boundary within {SECONDS_TO_SAVE:.0f} s of the signal: the last checkpoint stands", flush=True)
+            print(f"no step boundary within {self._seconds_to_save:.0f} s of the signal: the last checkpoint stands", flush=True)
             try:
                 self._give_way(slurm.own_job_id())
             except (slurm.SlurmError, SystemExit) as error:
@@ -250,10 +253,12 @@ def current() -> Attempt:
 
 
 @contextmanager
-def part_of(run_dir: Path, record: Record, rank: int, stalled_minutes: float) -> Iterator[None]:
+def part_of(
+    run_dir: Path, record: Record, rank: int, stalled_minutes: float, seconds_to_save: float | None = None
+) -> Iterator[None]:
     """This process takes part in an attempt."""
     global _current
-    with Attempt(run_dir, record, rank, stalled_minutes).watched() as _current:
+    with Attempt(run_dir, record, rank, stalled_minutes, seconds_to_save).watched() as _current:
         try:
             yield
         finally:

@@ -19,7 +19,7 @@ from launch.slurm import own_job_id
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRANSIENT = re.compile(
     "Connection closed by peer|Connection reset|Connection refused|Broken pipe|Socket Timeout|DistBackendError|DistNetworkError"
-    "|DistStoreError|NCCL|gloo|CUDA error|ECC|Input/output error|Stale file handle|DataLoader worker .* (killed|exited)"
+    "|did not write it within|DistStoreError|NCCL|gloo|CUDA error|ECC|Input/output error|Stale file handle|DataLoader worker .* (killed|exited)"
 )
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|Unable to allocate|Cannot allocate memory", re.IGNORECASE)
 

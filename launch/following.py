@@ -13,8 +13,6 @@ from launch.submission import Submission
 
 SECONDS_BETWEEN_QUESTIONS = 5.0
 """Slurm's controllers serve everybody."""
-LONGEST_LAG = 30.0
-"""After a job has ended, its log's last lines may come late over a network disk."""
 
 
 class Tail:

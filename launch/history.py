@@ -18,7 +18,7 @@ from typing import Literal
 from launch.run_folder import write_text
 from launch.slurm import own_job_id, own_restarts
 
-How = Literal["", "finished", "failed", "crashed", "stalled", "time limit", "preempted", "cancelled", "stopped", "replaced"]
+How = Literal["", "finished", "failed", "crashed", "stalled", "time limit", "preempted", "cancelled", "stopped"]
 FUTILE: tuple[How, ...] = ("crashed", "stalled", "time limit")
 """Ends after which a job is queued again only if it gets on: a preemption or a lost node is not its fault."""
 MOST_FUTILE = 3

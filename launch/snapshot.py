@@ -12,17 +12,17 @@ from launch.run_folder import REPOSITORY, REVISION_FILE, revision
 
 
 def take_snapshot(folder: Path) -> tuple[str, Path]:
-    """Copy the project's packages (about a megabyte) to `folder/<digest>/`, once for all jobs of the same code.
+    """Copy the project's packages (about a megabyte) to `folder/<digest>/`, once for all jobs of the same code and revision.
 
     Returns the code's revision and the copy's path. Copies are named by their content, so none is ever changed.
     """
     if (REPOSITORY / REVISION_FILE).exists():  # submitted by a job that runs in one
         return revision(), REPOSITORY
-    sources = _sources()
-    digest = hashlib.sha256()
+    sources, now = _sources(), revision()
+    digest = hashlib.sha256(now.encode())
     for path in sources:
         digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
-    copy, now = folder / digest.hexdigest()[:16], revision()
+    copy = folder / digest.hexdigest()[:16]
     if not copy.exists():
         part = folder / f".{copy.name}.{os.getpid()}.part"
         for path in sources:

@@ -115,6 +115,8 @@ def _one_at_a_time(runs: Path) -> Iterator[None]:
 
 
 def _check_free(run_dirs: Sequence[Path]) -> None:
+    if len(set(run_dirs)) < len(run_dirs):
+        raise SubmissionError("two elements of a job array have the same run folder: " + ", ".join(sorted(map(str, run_dirs))))
     for run_dir, found in jobs_at_work(run_dirs).items():
         raise SubmissionError(
             f"job {found.job} of {found.submitted} has this run already: {run_dir}; see it with --follow, end it with "

@@ -15,6 +15,7 @@ from launch.failure import forget, leave
 from launch.history import Record
 from launch.options import rebuild
 from launch.process_group import Place, find_place, meet
+from launch.resources import Resources
 from launch.run_folder import make_run_folder, remember_job, save_environment
 
 
@@ -49,8 +50,9 @@ class Task:
         with ExitStack() as stack:
             record = stack.enter_context(self._begun(folder)) if place.rank == 0 else Record(0)
             number = meet(folder / "attempts", place, record.number)
-            patience = float(self.started["resources"]["stalled_minutes"])
-            stack.enter_context(part_of(folder, replace(record, number=number), place.rank, patience))
+            asked = Resources(**self.started["resources"])
+            record = replace(record, number=number)
+            stack.enter_context(part_of(folder, record, place.rank, asked.stalled_minutes, asked.seconds_to_stop / 2))
             job.run(rebuild(job.Config, self.values), folder)
 
     @contextmanager

@@ -141,7 +141,11 @@ class Engine:
         batches = [ids[start : start + BLOCK] for start in range(0, len(ids), BLOCK)]
         mine = batches[processes.rank() :: processes.size()]
         loader = DataLoader(
-            cast(Any, mine), batch_size=None, collate_fn=self.inputs.images, num_workers=min(self.workers, len(mine))
+            cast(Any, mine),
+            batch_size=None,
+            collate_fn=self.inputs.images,
+            num_workers=min(self.workers, len(mine)),
+            worker_init_fn=processes.outlive_sigterm,
         )
         with self._inference():
             encoded = []

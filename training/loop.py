@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from training import checkpoints
 from training.clock import Clock
 from training.learning import Learning
-from training.processes import on_main
+from training.processes import on_main, outlive_sigterm
 from training.sampling import Batch, MakeBatch, Share, StepData
 from training.supervision import Nobody, Supervisor
 from training.tracking import Tracker
@@ -133,6 +133,7 @@ class Loop:
             batch_size=None,
             sampler=left,
             num_workers=self.data.workers,
+            worker_init_fn=outlive_sigterm,
             pin_memory=self.accelerator.device.type == "cuda",
         )
         return zip(left, loader, strict=True)

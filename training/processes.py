@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -53,3 +54,15 @@ def on_main(action: Callable[[], T]) -> T:
     if fault is not None:
         raise error or fault  # the main process's own has its traceback
     return cast(T, value)
+
+
+SECONDS_TO_OUTLIVE = 20
+"""A loader worker that was told to end goes on for so long."""
+
+
+def outlive_sigterm(worker: int) -> None:
+    """To be called in a loader worker: Slurm's SIGTERM goes to every process of a step, and the job cannot save without its workers.
+
+    They do end, late, as Python's own clearing up waits for them.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_TO_OUTLIVE))

@@ -51,7 +51,7 @@ def test_usr2_of_slurm_is_the_time_limit_or_a_preemption(begin, in_slurm, run_di
     assert requeues.read_text() == "requeue 7\n" and latest(run_dir).how == how
     for again in (signal.SIGUSR2, signal.SIGTERM):  # as Slurm does then
         process.send_signal(again)
-    time.sleep(0.3)
+    time.sleep(0.8)
     assert process.poll() is None
     assert requeues.read_text() == "requeue 7\n"
 

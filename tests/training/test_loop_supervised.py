@@ -111,7 +111,6 @@ def test_of_two_processes_one_hears_it_alone(tmp_path, number, rank):
     same(broken, tmp_path / "whole")
 
 
-@pytest.mark.xfail(strict=True, reason="torch's loader workers do not survive a SIGTERM; see training.loop.Loop._batches")
 def test_slurm_signals_loader_workers_too(unbroken, tmp_path):
     """SIGTERM goes to every process of a step; the workers must go on until the job has saved."""
 

@@ -29,7 +29,7 @@ def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
     from launch.attempt import current
     from launch.process_group import device_name, loader_workers
-    from launch.run_folder import revision
+    from launch.source import revision
     from models import clip
     from ranking.engine import Engine
     from ranking.predict import predict, ranked_split

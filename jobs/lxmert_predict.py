@@ -32,7 +32,7 @@ def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
     from launch.attempt import current
     from launch.process_group import device_name, loader_workers
-    from launch.run_folder import revision
+    from launch.source import revision
     from models import lxmert
     from ranking.engine import Engine
     from ranking.predict import predict, ranked_split

@@ -16,7 +16,6 @@ Given again, the command skips what is finished and goes on with the rest. A sta
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Literal
 
 import tyro
 
+from launch import slurm
 from launch.failure import clear_ending
 from launch.following import verdict
 from launch.options import command_line, given
@@ -45,7 +45,7 @@ class Options:
     name: str = ""
     """Name of the pipeline: its run folders are runs/<job>/<name>-<stage>. By default, the file's name."""
     cluster: Literal["auto", "slurm", "local"] = "auto"
-    """auto: Slurm where sbatch is on the path, else local. local: on this machine, one stage after the other."""
+    """auto: Slurm where one is set up, else local. local: on this machine, one stage after the other."""
     follow: bool = False
     """On Slurm: show how the stages get on until all are over; the exit code is 1 if one failed."""
     dry_run: bool = False
@@ -61,7 +61,7 @@ def main() -> None:
     done = finished(stages, found)
     if options.dry_run:
         _tell(stages, found, done)
-    elif options.cluster == "slurm" or (options.cluster == "auto" and shutil.which("sbatch")):
+    elif options.cluster == "slurm" or (options.cluster == "auto" and slurm.is_set_up()):
         _on_slurm(stages, found, done, options.follow)
     else:
         _here(stages, done)

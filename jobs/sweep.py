@@ -9,7 +9,6 @@ is neither finished nor at work, and prints the table of what is finished: mean 
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from launch import slurm
 from launch.failure import clear_ending
 from launch.options import command_line_with_rest
 from launch.planning import run_here
@@ -41,7 +41,7 @@ class Options:
     name: str = ""
     """Folder of the table under runs/sweep/; by default the job, the values and what else differs from its defaults."""
     cluster: Literal["auto", "slurm", "local"] = "auto"
-    """auto: Slurm where sbatch is on the path, else local. local: on this machine, one run after the other."""
+    """auto: Slurm where one is set up, else local. local: on this machine, one run after the other."""
     follow: bool = False
     """On Slurm: wait until all runs are over; the exit code is 1 if one did not finish."""
     dry_run: bool = False
@@ -60,7 +60,7 @@ def main() -> None:
     if options.dry_run:
         print(*(f"{'would run' if element in left else 'is there'}: {element.plan.folder}" for element in sweep), sep="\n")
         return
-    if options.cluster == "slurm" or (options.cluster == "auto" and shutil.which("sbatch")):
+    if options.cluster == "slurm" or (options.cluster == "auto" and slurm.is_set_up()):
         _on_slurm(sweep, left, options)
     else:
         _here(left)

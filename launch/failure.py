@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from launch.slurm import own_job_id
+from launch.source import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 TRANSIENT = re.compile(
     "Connection closed by peer|Connection reset|Connection refused|Broken pipe|Socket Timeout|DistBackendError|DistNetworkError"
     "|did not write it within|DistStoreError|NCCL|gloo|CUDA error|ECC|Input/output error|Stale file handle|DataLoader worker .* (killed|exited)"
@@ -84,8 +84,8 @@ def recorded(logs: Path, job: str = "") -> list[Recorded]:
 
 
 def forget(logs: Path) -> None:
-    """Remove the errors of an earlier start of this job."""
-    for path in logs.glob(f"{_prefix(own_job_id())}*.txt"):
+    """Remove what an earlier start of this job left: its errors, and results half written, over which submitit would stumble."""
+    for path in [*logs.glob(f"{_prefix(own_job_id())}*.txt"), *logs.glob(f"{own_job_id()}_*.save_tmp")]:
         path.unlink()
 
 

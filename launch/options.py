@@ -35,7 +35,7 @@ class Launch:
     name: str = ""
     """Name of the run folder under runs/<job>/; by default, what differs from the default options."""
     cluster: Literal["auto", "slurm", "local", "debug", "allocation"] = "auto"
-    """auto: here if inside an srun or torchrun task, else Slurm where sbatch is on the path, else local. local: on this machine. debug: in this process, with a debugger on errors. allocation: here, as one task of a running allocation."""
+    """auto: here if inside an srun or torchrun task, else Slurm where one is set up, else local. local: on this machine. debug: in this process, with a debugger on errors. allocation: here, as one task of a running allocation."""
     follow: bool = False
     """On Slurm: show the job until it is over and end with its exit code. If this run has a job already, show that one."""
     dry_run: bool = False

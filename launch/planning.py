@@ -19,7 +19,8 @@ from typing import Any
 
 from launch.options import Command, OptionError, as_flags, parse, plain
 from launch.resources import Resources
-from launch.run_folder import REPOSITORY, changed_options, check_name, find_run_folder
+from launch.run_folder import changed_options, check_name, find_run_folder
+from launch.source import REPOSITORY
 from launch.task import Task
 
 

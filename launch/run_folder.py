@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,10 +22,8 @@ from typing import Any
 import yaml
 
 from launch.options import plain
+from launch.source import edits, revision
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-REVISION_FILE = "REVISION"
-"""In a snapshot of the code: the revision it was taken from."""
 PACKAGES = ("torch", "transformers", "accelerate", "submitit", "numpy", "h5py")
 
 
@@ -149,7 +146,14 @@ def is_locked(run_dir: Path) -> bool:
 
 def remove_unused(run_dir: Path) -> None:
     """Remove a run folder in which nothing was made, by the first attempt at it."""
-    made = {path.name for path in run_dir.glob("*")} - {"config.yaml", "environment.json", ".lock", "logs", "attempts"}
+    made = {path.name for path in run_dir.glob("*")} - {
+        "config.yaml",
+        "environment.json",
+        "code.diff",
+        ".lock",
+        "logs",
+        "attempts",
+    }
     attempts = list((run_dir / "attempts").glob("[0-9]*.json"))
     if not made and not any((run_dir / "logs").glob("*")) and len(attempts) < 2:
         shutil.rmtree(run_dir, ignore_errors=True)
@@ -176,11 +180,23 @@ def run_folder_of(job: str) -> Path | None:
 
 
 def save_environment(run_dir: Path, started: dict[str, Any]) -> None:
-    """environment.json: versions, code revision, host and Slurm ids of the last start, and what is given in `started`."""
+    """environment.json: versions, code revision, host and Slurm ids of the last start, and what is given in `started`.
+
+    Beside it, code.diff, if the checkout was edited. Code that has changed since the start before is told on the terminal.
+    """
+    path, changes = run_dir / "environment.json", edits()
+    before, now = json.loads(path.read_text()).get("revision", "") if path.exists() else "", revision()
+    if before and before != now:
+        print(
+            f"warning: this run was started by code of revision {before or 'unknown'} and goes on with {now or 'unknown'}",
+            flush=True,
+        )
+    if changes:
+        write_text(run_dir / "code.diff", changes + "\n")
     environment = {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         **started,
-        "revision": revision(),
+        "revision": now,
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
         "host": socket.gethostname(),
@@ -189,17 +205,4 @@ def save_environment(run_dir: Path, started: dict[str, Any]) -> None:
             key: os.environ[key] for key in sorted(os.environ) if re.match(r"SLURM_(JOB|ARRAY|RESTART|NNODES|NTASKS)", key)
         },
     }
-    write_text(run_dir / "environment.json", json.dumps(environment, indent=1) + "\n")
-
-
-def revision() -> str:
-    """git revision of the code, with "+changes" if the checkout was edited; empty outside a checkout."""
-    if (REPOSITORY / REVISION_FILE).exists():  # this code is a snapshot
-        return (REPOSITORY / REVISION_FILE).read_text()
-    git = ["git", "-C", str(REPOSITORY)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        edited = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head + ("+changes" if edited else "")
+    write_text(path, json.dumps(environment, indent=1) + "\n")

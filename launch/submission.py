@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from launch import history, slurm
 from launch.resources import Resources
 from launch.run_folder import make_run_folder, making, write_text
-from launch.snapshot import take_snapshot
+from launch.source import take_snapshot
 from launch.task import Task
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def submit_array(tasks: Sequence[Task], resources: Resources, after: Sequence[st
     runs = Path(tasks[0].run_dir).parents[1]
     with _one_at_a_time(runs):
         _check_free([Path(task.run_dir) for task in tasks])
-        revision, code = take_snapshot(runs / ".code")
-        tasks = [replace(task, started=task.started | {"revision": revision}) for task in tasks]
+        code = take_snapshot(runs / ".code")
         for task in tasks:
             make_run_folder(Path(task.run_dir), task.values)
         logs = _new_logs(Path(tasks[0].run_dir, "logs") if len(tasks) == 1 else runs / ".arrays")

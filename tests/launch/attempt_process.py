@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launch import history, run_folder
+from launch import history, source
 
 PROGRAM = """
 import ctypes, os, signal, sys, time
@@ -67,7 +67,7 @@ STUCK = """
 def start(run_dir: Path, body: str, rank: int, patience: float) -> subprocess.Popen[str]:
     """Begin; `patience` in minutes."""
     command = [sys.executable, "-c", PROGRAM.replace("\n    BODY", body), str(run_dir), str(rank), str(patience)]
-    environment = os.environ | {"PYTHONPATH": str(run_folder.REPOSITORY)}
+    environment = os.environ | {"PYTHONPATH": str(source.REPOSITORY)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from launch import run_folder
+from launch import run_folder, source
 from launch.options import plain
 from launch.run_folder import (
     RunFolderError,
@@ -162,7 +162,7 @@ print("seen" if is_locked(Path({str(run_dir)!r})) else "free", end=" ")
 with lock(Path({str(run_dir)!r})) as locked:
     print(locked(), flush=True)
     {then}"""
-    environment = os.environ | {"PYTHONPATH": str(run_folder.REPOSITORY)}
+    environment = os.environ | {"PYTHONPATH": str(source.REPOSITORY)}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment).stdout
 
 
@@ -223,14 +223,11 @@ def test_environment(run_dir, monkeypatch):
     assert found["started"].endswith("+00:00")
 
 
-def test_revision_of_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder, "REPOSITORY", tmp_path)
-    assert run_folder.revision() == ""  # no checkout
-    for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m x"):
-        subprocess.run(["git", "-C", str(tmp_path), *command.split()], check=True)
-    clean = run_folder.revision()
-    assert len(clean) == 40
-    (tmp_path / "edited.py").write_text("x = 1")
-    assert run_folder.revision() == f"{clean}+changes"
-    monkeypatch.setenv("PATH", "")
-    assert run_folder.revision() == ""  # no git
+def test_code_that_changes_between_two_starts_is_told(run_dir, monkeypatch, capsys):
+    monkeypatch.setattr(run_folder, "revision", lambda: "abc+changes")
+    monkeypatch.setattr(run_folder, "edits", lambda: "+x = 1")
+    save_environment(run_dir, {})
+    assert (run_dir / "code.diff").read_text() == "+x = 1\n" and not capsys.readouterr().out
+    monkeypatch.setattr(run_folder, "revision", lambda: "abd")
+    save_environment(run_dir, {})
+    assert capsys.readouterr().out == "warning: this run was started by code of revision abc+changes and goes on with abd\n"

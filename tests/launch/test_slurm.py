@@ -25,8 +25,8 @@ SHOWN = """JobId=12 JobName=wrap
    JobState=RUNNING Reason=None Dependency=(null)
    Requeue=1 Restarts=2 BatchFlag=1 Reboot=0 ExitCode=0:0
    PreemptEligibleTime=2026-11-21T11:03:04 PreemptTime=None
-   Command=/home/me/my scripts/x=y.sh ExitCode=9:9
-   StdOut=/home/me/my logs/a=b.log
+   Command=/data/me/my scripts/x=y.sh ExitCode=9:9
+   StdOut=/data/me/my logs/a=b.log
    Power=
 """
 
@@ -125,7 +125,7 @@ def test_the_fields_of_a_job(on_path):
     shown(on_path)
     found = slurm.show_job("12")
     assert (found["JobId"], found["JobState"], found["Restarts"], found["PreemptTime"]) == ("12", "RUNNING", "2", "None")
-    assert found["StdOut"] == "/home/me/my logs/a=b.log" and found["ExitCode"] == "0:0"
+    assert found["StdOut"] == "/data/me/my logs/a=b.log" and found["ExitCode"] == "0:0"
 
 
 @pytest.mark.parametrize(("time", "preempted"), [("None", False), ("2026-11-21T11:03:16", True)])
@@ -196,7 +196,7 @@ def test_out_of_memory_as_slurm_tells_it(on_path, tmp_path, where):
     (tmp_path / "13_0_log.out").write_text(OOM)  # another job's
     if where:
         (tmp_path / where).write_text(f"a line\n{OOM}\n")
-    shown(on_path, SHOWN.replace("/home/me/my logs/a=b.log", str(tmp_path / "batch.log")))
+    shown(on_path, SHOWN.replace("/data/me/my logs/a=b.log", str(tmp_path / "batch.log")))
     assert slurm.ran_out_of_memory("12", tmp_path) is (where is not None)
 
 

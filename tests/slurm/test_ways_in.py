@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import pytest
@@ -33,6 +34,13 @@ def test_from_inside_an_allocation(lab, unbroken):
     job.wait_for_end()
     assert lab.cluster.details(number)["NumNodes"] == "2"
     assert outcome(job.run_dir) == unbroken[2]
+
+
+def test_submitting_is_quick(lab):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    lab.train("quick", "--partition", "gpu")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
 def test_what_would_be_submitted(lab):

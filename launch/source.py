@@ -1,23 +1,49 @@
-"""The code as it is when a job is submitted: what the job runs, however long it waits and whatever is edited meanwhile."""
+"""The project's own code: which revision it is, what was edited in it, and the copy that a submitted job runs."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
-from launch.run_folder import REPOSITORY, REVISION_FILE, revision
+REPOSITORY = Path(__file__).resolve().parent.parent
+REVISION_FILE = "REVISION"
+"""In a copy of the code: the revision it was taken from."""
 
 
-def take_snapshot(folder: Path) -> tuple[str, Path]:
+def revision() -> str:
+    """git revision of the code, with "+changes" if the checkout was edited; empty outside a checkout."""
+    if (REPOSITORY / REVISION_FILE).exists():  # this code is a copy
+        return (REPOSITORY / REVISION_FILE).read_text()
+    head = _git("rev-parse", "HEAD")
+    return head + ("+changes" if head and _git("status", "--porcelain") else "")
+
+
+def edits() -> str:
+    """What was changed in the checkout since its revision, as a diff; empty for a copy, which holds the changed files."""
+    return "" if (REPOSITORY / REVISION_FILE).exists() else _git("diff", "HEAD")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *arguments], capture_output=True, text=True, errors="replace", check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
+def take_snapshot(folder: Path) -> Path:
     """Copy the project's packages (about a megabyte) to `folder/<digest>/`, once for all jobs of the same code and revision.
 
-    Returns the code's revision and the copy's path. Copies are named by their content, so none is ever changed.
+    Returns the copy's path. Copies are named by their content, so none is ever changed.
     """
     if (REPOSITORY / REVISION_FILE).exists():  # submitted by a job that runs in one
-        return revision(), REPOSITORY
+        return REPOSITORY
     sources, now = _sources(), revision()
     digest = hashlib.sha256(now.encode())
     for path in sources:
@@ -34,7 +60,7 @@ def take_snapshot(folder: Path) -> tuple[str, Path]:
             part.rename(copy)
         except OSError:  # another submission was faster
             shutil.rmtree(part)
-    return now, copy
+    return copy
 
 
 def _sources() -> list[Path]:

@@ -47,7 +47,7 @@ def test_usr2_of_slurm_is_the_time_limit_or_a_preemption(begin, in_slurm, run_di
     requeues = in_slurm(PreemptTime=preempted)
     process = begin(body)
     process.send_signal(signal.SIGUSR2)
-    wait_for(requeues.exists)
+    wait_for(lambda: requeues.exists() and requeues.read_text())
     assert requeues.read_text() == "requeue 7\n" and latest(run_dir).how == how
     for again in (signal.SIGUSR2, signal.SIGTERM):  # as Slurm does then
         process.send_signal(again)
@@ -104,7 +104,7 @@ def test_preemptions_are_never_too_many(begin, in_slurm, run_dir):
     for _ in range(history.MOST_FUTILE):
         history.update(run_dir, history.begin(run_dir, run_dir), how="preempted")
     begin(DEAF).send_signal(signal.SIGUSR2)
-    wait_for(requeues.exists)
+    wait_for(lambda: requeues.exists() and requeues.read_text())
 
 
 def test_forks_let_signals_go_by(begin, run_dir):

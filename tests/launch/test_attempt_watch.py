@@ -36,7 +36,7 @@ def test_while_it_waits_for_slurm_it_is_not_stuck(begin, in_slurm):
     requeues = in_slurm()
     process = begin(LISTENING, patience=0.5 / 60)
     process.send_signal(signal.SIGUSR2)
-    wait_for(requeues.exists)
+    wait_for(lambda: requeues.exists() and requeues.read_text())
     time.sleep(1)
     assert process.poll() is None
 
@@ -86,7 +86,7 @@ def test_a_stuck_job_is_queued_again_as_it_stands(begin, in_slurm, run_dir):
     requeues = in_slurm()
     process = begin(STUCK, until="stuck")
     process.send_signal(signal.SIGUSR2)
-    wait_for(requeues.exists)
+    wait_for(lambda: requeues.exists() and requeues.read_text())
     assert requeues.read_text() == "requeue 7\n" and latest(run_dir).how == "time limit"
     assert process.stdout.readline() == "no step boundary within 0 s of the signal: the last checkpoint stands\n"
     time.sleep(0.5)

@@ -53,7 +53,14 @@ def run_dir(folder: Path, job: str) -> Path:
 
 def left(path: Path) -> set[str]:
     """What is in a run folder beside what every run has."""
-    return {entry.name for entry in path.iterdir()} - {"config.yaml", "environment.json", "logs", ".lock"}
+    return {entry.name for entry in path.iterdir()} - {
+        "config.yaml",
+        "environment.json",
+        "code.diff",
+        "logs",
+        "attempts",
+        ".lock",
+    }
 
 
 def test_every_run_folder_says_what_ran(folder, said):

@@ -63,6 +63,11 @@ class Job:
 
         self.cluster.wait_for(come, 60, f"{steps} steps of {self.run_dir}")
 
+    def wait_for_steps(self) -> None:
+        """Until the first steps are logged: training is under way."""
+        metrics = self.run_dir / "metrics.jsonl"
+        self.cluster.wait_for(lambda: metrics.exists() and metrics.stat().st_size, 60, f"the first steps of {self.run_dir}")
+
     def wait_for_end(self, state: str = "COMPLETED", seconds: float = 90) -> None:
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
         self.cluster.wait_for(lambda: self.cluster.state(self.number) in over, seconds, f"the end of job {self.number}")

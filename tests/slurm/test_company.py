@@ -67,7 +67,8 @@ def test_the_terminal_goes_away(lab, unbroken):
         *SMALL,
         "--follow",
     ]
-    with subprocess.Popen(follow, cwd=lab.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as terminal:
+    here = ["env", "--default-signal=INT", *follow]  # what starts the tests with & has it ignored
+    with subprocess.Popen(here, cwd=lab.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as terminal:
         number = next(line.split()[1].strip(",:") for line in terminal.stdout if line.startswith("job "))
         run_dir = lab.folder / "runs/lxmert_finetune/followed"
         lab.cluster.wait_for(lambda: (run_dir / "attempts/0001.json").exists(), 60, "the start")

@@ -1,9 +1,9 @@
 """A corpus folder: images, captions, and which caption belongs to which image.
 
 corpus.json       schema, counts of each split, source files with sha256, how it was made, what was left out
-images.parquet    id, split, width, height, class (empty where there is none)
+images.parquet    id, split, width, height, class and source (empty where there is none)
 captions.parquet  id, split, images (list of the image ids it describes), text
-images.h5         the encoded image files (corpora.images)
+images.h5         the encoded image files (corpora.images); a corpus of texts alone has none
 regions-*.h5      region features, one file an extractor (corpora.regions)
 """
 
@@ -27,7 +27,7 @@ from corpora.images import ImageStore
 from corpora.regions import RegionStore
 from corpora.store import check_unique
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class CorpusError(ValueError):
@@ -43,23 +43,27 @@ class ImageRecord:
     width: int
     height: int
     class_name: str = ""
+    source: str = ""
+    """The picture's id in the collection it comes from, such as "coco/391895"; by it a picture is known again in other corpora."""
 
 
 @dataclass(frozen=True)
 class Caption:
-    """One text and the images it is known to describe."""
+    """One text and the images it is known to describe, in whose split it is."""
 
     id: str
     text: str
-    images: tuple[str, ...]
+    images: tuple[str, ...] = ()
+    split: str = ""
+    """In a corpus of texts alone."""
 
 
 @dataclass(frozen=True)
 class Split:
     """One split of a corpus. Relevance is explicit pairs, never "five captions an image".
 
-    `pairs` is (P, 2) int64: image index, text index; sorted, no duplicates. Every text has an image.
-    Images without texts are allowed only in a corpus without any texts (metric learning).
+    `pairs` is (P, 2) int64: image index, text index; sorted, no duplicates. Every text has an image and every image a text,
+    unless the split has images alone (metric learning) or texts alone (a gallery of texts).
     """
 
     name: str
@@ -68,11 +72,13 @@ class Split:
     text_ids: tuple[str, ...]
     texts: tuple[str, ...]
     pairs: np.ndarray
+    sources: tuple[str, ...] = ()
+    """Of each image, as in ImageRecord."""
 
     def __post_init__(self) -> None:
         check_unique(self.image_ids, "image", f"split {self.name}")
         check_unique(self.text_ids, "caption", f"split {self.name}")
-        if not self.texts:
+        if not (self.texts and self.image_ids):
             return
         for kind, ids, column in (("image", self.image_ids, 0), ("caption", self.text_ids, 1)):
             alone = np.setdiff1d(np.arange(len(ids)), self.pairs[:, column])
@@ -105,6 +111,7 @@ class Split:
             tuple(self.text_ids[i] for i in texts),
             tuple(self.texts[i] for i in texts),
             np.stack([new_image[pairs[:, 0]], np.searchsorted(texts, pairs[:, 1])], axis=1),
+            tuple(np.array(self.sources, object)[images]) if self.sources else (),
         )
 
 
@@ -143,6 +150,7 @@ class Corpus:
             tuple(text_ids),
             tuple(captions["text"].to_pylist()),
             np.array(sorted(pairs), np.int64).reshape(-1, 2),
+            tuple(images["source"].to_pylist()),
         )
 
     def __str__(self) -> str:
@@ -251,6 +259,7 @@ class CorpusWriter:
     def _finish(self) -> None:
         check_unique([image.id for image in self.images], "image", str(self.folder))
         check_unique([caption.id for caption in self.captions], "caption", str(self.folder))
+        _refuse_shared_sources(self.images)
         split_of = {image.id: image.split for image in self.images}
         caption_splits = [_split_of(caption, split_of) for caption in self.captions]
         pq.write_table(_image_table(self.images), self.part / "images.parquet")
@@ -276,6 +285,8 @@ class CorpusWriter:
         corpus = Corpus(self.part)
         for name in corpus.info["splits"]:
             corpus.split(name)
+        if not self.images:
+            return
         stored = ImageStore(self.part / "images.h5")
         missing = [image.id for image in self.images if image.id not in stored]
         if missing or len(stored.ids) != len(self.images):
@@ -284,7 +295,21 @@ class CorpusWriter:
             )
 
 
+def _refuse_shared_sources(images: list[ImageRecord]) -> None:
+    """The same picture in two splits would be trained on and tested with."""
+    split_of: dict[str, ImageRecord] = {}
+    for image in images:
+        other = split_of.setdefault(image.source, image)
+        if image.source and other.split != image.split:
+            raise CorpusError(
+                f"images {other.id} in split {other.split} and {image.id} in split {image.split} are the same picture, {image.source}; "
+                "leave one out"
+            )
+
+
 def _split_of(caption: Caption, split_of: dict[str, str]) -> str:
+    if not split_of and not caption.images and caption.split:
+        return caption.split
     unknown = [image for image in caption.images if image not in split_of]
     if unknown or not caption.images:
         raise CorpusError(
@@ -304,6 +329,7 @@ def _image_table(images: list[ImageRecord]) -> pa.Table:
             "width": pa.array([image.width for image in images], pa.int32()),
             "height": pa.array([image.height for image in images], pa.int32()),
             "class": pa.array([image.class_name for image in images], pa.string()),
+            "source": pa.array([image.source for image in images], pa.string()),
         }
     )
 

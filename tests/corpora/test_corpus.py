@@ -51,6 +51,23 @@ def test_same_content_gives_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / "tiny" / path.name).read_bytes(), path.name
 
 
+def test_a_corpus_of_texts_alone_is_a_gallery(tmp_path):
+    with CorpusWriter(tmp_path / "texts") as corpus:
+        corpus.captions += [Caption("1", "a dog", split="test"), Caption("2", "a cat", split="test")]
+    opened = Corpus(tmp_path / "texts")
+    test = opened.split("test")
+    assert (test.texts, test.image_ids, test.pairs.shape) == (("a dog", "a cat"), (), (0, 2))
+    assert str(opened).endswith("test 0 images and 2 captions")
+
+
+def test_the_same_picture_in_two_splits_is_refused(tmp_path):
+    known = [replace(image, source=f"coco/{i // 2}") for i, image in enumerate(IMAGES)]
+    assert write(tmp_path / "one", known).split("train").sources == ("coco/0", "coco/0")
+    with pytest.raises(CorpusError, match="b in split train and c in split val are the same picture, coco/9"):
+        write(tmp_path / "two", [known[0], *(replace(image, source="coco/9") for image in IMAGES[1:])])
+    assert not (tmp_path / "two").exists()
+
+
 def test_a_corpus_without_texts_is_metric_learning(tmp_path):
     train = write(tmp_path / "products", captions=[]).split("train")
     assert train.texts == ()
@@ -137,7 +154,7 @@ def test_other_schema_and_broken_json(tmp_path):
     path = write(tmp_path / "tiny").folder / "corpus.json"
     info = json.loads(path.read_text())
     path.write_text(json.dumps({**info, "schema": 99}))
-    with pytest.raises(CorpusError, match="schema 99, this version reads 1"):
+    with pytest.raises(CorpusError, match="schema 99, this version reads 2"):
         Corpus(tmp_path / "tiny")
     path.write_text("{")
     with pytest.raises(CorpusError, match=r"corpus\.json: cannot be read"):

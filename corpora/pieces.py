@@ -61,7 +61,7 @@ class Pieces:
         """Where a piece is, once it is written."""
         return self.folder / f"{number:06d}"
 
-    def missing(self, part: Part = Part()) -> list[int]:  # noqa: B008
+    def missing(self, part: Part = Part()) -> list[int]:
         """The pieces of a part that are not there yet."""
         there = {path.name for path in self.folder.iterdir()}
         return [number for number in range(self.count) if number in part and self.path(number).name not in there]

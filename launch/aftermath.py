@@ -21,30 +21,43 @@ from launch.run_folder import run_folder_of
 def main(code: int) -> None:
     """End the batch script: with srun's exit code, or never, as Slurm ends a job that is queued again."""
     job = slurm.own_job_id()
-    found = _newest_attempt(job)
+    found, shown = _newest_attempt(job), slurm.show_job(job)
     # Of a replaced attempt's processes srun kills all but one, so that its code is rarely REPLACED
-    if code in (0, REPLACED) or (found and found[1].restarts > slurm.own_restarts()):
+    if code in (0, REPLACED) or slurm.has_restarted(shown) or (found and found[1].restarts > slurm.own_restarts()):
         sys.exit(code)
-    if slurm.was_preempted(job):  # with a grace time the job would count as failed
+    if found and found[1].restarts < slurm.own_restarts():  # this start ended before it could begin an attempt: it counts as one
+        found = found[0], history.begin(found[0], Path(found[1].logs))
+    if slurm.was_preempted(shown):  # with a grace time the job would count as failed
         if found:
             history.update(*found, ended=history.now(), how="preempted")
-        _queue_again(job, "preempted")
+        _queue_again(job, found, "preempted")
     if found is None:
         sys.exit(code)
     run_dir, record = found
-    causes = [error for error in failure.recorded(Path(record.logs)) if not error.transient]
+    if record.how == "finished":  # what is asked for is there: a crash of a process that was ending is no reason to begin again
+        print(f"srun ended with exit code {code} after the job had finished", flush=True)
+        sys.exit(0)
+    if not _would_come_again(job, run_dir, record):
+        _after_crash(run_dir, record, code)
+        _queue_again(job, found, "queued again, it goes on from what is on the disk")
+    sys.exit(code)
+
+
+def _would_come_again(job: str, run_dir: Path, record: Record) -> bool:
+    """Whether the attempt ended by an error that a new one would meet as well. It is noted then, and told."""
+    errors = failure.recorded(Path(record.logs))
+    causes = [error for error in errors if not error.transient]
     if causes:
         _fail(run_dir, record, record.message if causes[0].rank == 0 and record.message else causes[0].last_line)
         if causes[0].rank != 0:  # rank 0's stands in this log already
             print(f"process {causes[0].rank} failed first:\n{causes[0].trace}", flush=True)
-    elif record.how == "failed" and not failure.recorded(Path(record.logs)):  # a full disk took no more
+    elif record.how == "failed" and not errors:  # a full disk took no more
         _fail(run_dir, record, record.message)
     elif slurm.ran_out_of_memory(job, Path(record.logs)):
         _fail(run_dir, record, failure.out_of_memory("Slurm's limit"))
     else:
-        _after_crash(run_dir, record, code)
-        _queue_again(job, "queued again, it goes on from what is on the disk")
-    sys.exit(code)
+        return False
+    return True
 
 
 def _newest_attempt(job: str) -> tuple[Path, Record] | None:
@@ -70,8 +83,10 @@ def _after_crash(run_dir: Path, record: Record, code: int) -> None:
         sys.exit(code)
 
 
-def _queue_again(job: str, why: str) -> None:
+def _queue_again(job: str, found: tuple[Path, Record] | None, why: str) -> None:
     print(why, flush=True)
+    if found:
+        failure.forget(Path(found[1].logs))  # or the next start's aftermath might take them for its own
     slurm.requeue(job)
     time.sleep(600)  # Slurm ends this script
     sys.exit(1)

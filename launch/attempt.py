@@ -33,6 +33,10 @@ SECONDS_TO_SAVE = 60.0
 """After a signal the job has so long to come to its next step boundary and to save; then it is queued again as it stands."""
 SECONDS_BETWEEN_LOOKS = 5.0
 """How often an attempt looks whether it was replaced."""
+SECONDS_TO_BE_REPLACED = 75.0
+"""So long an orphan may take to see that: a network disk shows another node's files up to a minute late."""
+ENDING = ("CANCELLED", "COMPLETING")
+"""States of a job whose processes are being ended. One whose step ends alone, as a process of it failed, is RUNNING."""
 
 
 class Attempt:
@@ -71,18 +75,22 @@ class Attempt:
 
     def leave(self, asked: int) -> NoReturn:
         """End as asked, after everything was saved: all processes call it with the same value."""
-        self._leaving = True
+        queued_by_the_watch, self._leaving = self._leaving, True
         job = slurm.own_job_id()
         if not job:
             self._end("stopped")
             sys.exit(128 + signal.SIGTERM)
-        if self._rank == 0:
-            self._give_way(job) if asked == GIVE_WAY else self._end(_why_ended(job))
+        if self._rank == 0 and not queued_by_the_watch:
+            self._give_way(job) if asked == GIVE_WAY else self._end(_why_ended(slurm.show_job(job)))
         time.sleep(600)  # Slurm ends us. Leaving with code 0 would say that the job is complete
         sys.exit(1)
 
     def _give_way(self, job: str) -> None:
-        how: history.How = "preempted" if slurm.was_preempted(job) else "time limit"
+        shown = slurm.show_job(job)
+        if shown.get("JobState") in ENDING:  # cancelled since: queued again, it would come back to life
+            self._end(_why_ended(shown))
+            return
+        how: history.How = "preempted" if slurm.was_preempted(shown) else "time limit"
         self._end(how)
         if how == "time limit" and history.futile_attempts(self._run_dir) >= history.MOST_FUTILE:
             message = (
@@ -180,7 +188,10 @@ class Attempt:
 
 @contextmanager
 def own_run_folder(run_dir: Path, logs: Path) -> Iterator[Record]:
-    """Hold the run folder and begin an attempt; RunFolderError if another one is at work in it. Left unused by an error, it is removed."""
+    """Hold the run folder and begin an attempt; RunFolderError if another one is at work in it.
+
+    Left unused by an error, it is removed; on Slurm it stays, for what comes after may try again.
+    """
     before = history.latest(run_dir)
     same_job = before is not None and before.job != "" and before.job == slurm.own_job_id()
     if before is not None and not same_job and _is_at_work(before):
@@ -193,12 +204,13 @@ def own_run_folder(run_dir: Path, logs: Path) -> Iterator[Record]:
             record = history.begin(run_dir, logs)
         except FileExistsError:  # at the same moment, where there are no locks
             raise RunFolderError(_held_by(run_dir, history.latest(run_dir))) from None
-        if not _wait_until(locked, 6 * SECONDS_BETWEEN_LOOKS):  # the orphan finds itself replaced
+        if not _wait_until(locked, SECONDS_TO_BE_REPLACED):  # the orphan finds itself replaced
             print(f"{before} has not left the run folder: it can write nothing more there", flush=True)
         try:
             yield record
         except BaseException:
-            remove_unused(run_dir)
+            if not record.job:
+                remove_unused(run_dir)
             raise
 
 
@@ -224,13 +236,11 @@ def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _why_ended(job: str) -> history.How:
-    """After a SIGTERM: Slurm sends the same for a cancellation, a preemption and the end of a failed job."""
-    shown = slurm.show_job(job)
-    if shown.get("PreemptTime", "None") != "None":
+def _why_ended(shown: dict[str, str]) -> history.How:
+    """After a SIGTERM: Slurm sends the same for a cancellation, a preemption, a requeue by hand and the end of a failed job."""
+    if slurm.was_preempted(shown):
         return "preempted"
-    # While its processes end, a cancelled job is COMPLETING; one whose step ends alone, as a process of it failed, is RUNNING
-    return "cancelled" if shown.get("JobState") in ("CANCELLED", "COMPLETING") else ""
+    return "cancelled" if shown.get("JobState") in ENDING and not slurm.has_restarted(shown) else ""
 
 
 class _Unattended(Attempt):

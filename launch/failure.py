@@ -19,7 +19,8 @@ from launch.source import REPOSITORY
 
 TRANSIENT = re.compile(
     "Connection closed by peer|Connection reset|Connection refused|Broken pipe|Socket Timeout|DistBackendError|DistNetworkError"
-    "|did not write it within|DistStoreError|NCCL|gloo|CUDA error|ECC|Input/output error|Stale file handle|DataLoader worker .* (killed|exited)"
+    "|did not write it within|DistStoreError|NCCL|gloo|CUDA error|cuDNN error|ECC|Input/output error|Remote I/O error|Stale file handle"
+    "|transport endpoint|[Tt]imed out|Unable to contact|DataLoader worker .* (killed|exited)|Pin memory thread exited"
 )
 OUT_OF_MEMORY = re.compile("out of memory|can't allocate memory|Unable to allocate|Cannot allocate memory", re.IGNORECASE)
 

@@ -95,6 +95,7 @@ def begin(run_dir: Path, logs: Path) -> Record:
     path.parent.mkdir(exist_ok=True)
     with path.open("x") as file:  # fails where another one takes the same number
         json.dump(asdict(record), file)
+    (path.parent / "newest").write_text(f"{record.number}\n")
     return record
 
 
@@ -106,8 +107,17 @@ def update(run_dir: Path, record: Record, **changes: object) -> Record:
 
 
 def is_replaced(run_dir: Path, number: int) -> bool:
-    """Whether a later attempt has begun."""
-    return number > 0 and _path(run_dir, number + 1).exists()
+    """Whether a later attempt has begun.
+
+    A network disk may say for a minute that a new file is not there. A file that is there it looks at anew when that is opened.
+    """
+    if number == 0:
+        return False
+    try:
+        newest = int((run_dir / "attempts" / "newest").read_text() or 0)
+    except FileNotFoundError:
+        newest = 0
+    return newest > number or _path(run_dir, number + 1).exists()
 
 
 def futile_attempts(run_dir: Path) -> int:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,14 @@ OVER = {
 
 
 PATHS = ("Command=", "WorkDir=", "StdErr=", "StdIn=", "StdOut=")
-OUT_OF_MEMORY = re.compile("oom-kill event|exceeded memory limit|Out Of Memory", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile("oom[-_]kill event|OOM Killed|exceeded memory limit|error: .*Out Of Memory", re.IGNORECASE)
 """What slurmstepd writes into the log of a job that it, or the kernel, ended for want of memory."""
+
+
+UNREACHABLE = re.compile("Unable to contact|timed out|Connection refused|gave no answer", re.IGNORECASE)
+SECONDS_TO_REACH = 90.0
+"""So long a controller that restarts is asked again."""
+SECONDS_BETWEEN_TRIES = 5.0
 
 
 class SlurmError(ValueError):
@@ -95,9 +102,15 @@ def show_job(job_id: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in fields)
 
 
-def was_preempted(job_id: str) -> bool:
-    """Whether Slurm took the nodes of this running job for another one."""
-    return show_job(job_id).get("PreemptTime", "None") != "None"
+def was_preempted(shown: dict[str, str]) -> bool:
+    """Whether Slurm took the nodes of a running job for another one, from `show_job`; not whether it once did so to an earlier start."""
+    time = shown.get("PreemptTime", "None")
+    return time != "None" and time >= shown.get("StartTime", "")
+
+
+def has_restarted(shown: dict[str, str]) -> bool:
+    """Whether this job has been queued again already, so that this process is what is left of an earlier start."""
+    return int(shown.get("Restarts", 0)) > own_restarts()
 
 
 def ran_out_of_memory(job_id: str, logs: Path) -> bool:
@@ -117,9 +130,15 @@ def exit_code(job_id: str) -> int:
 
 
 def requeue(job_id: str) -> None:
-    """Queue a running job again; Slurm then ends this process, with the rest of the job."""
+    """Queue this running job again, unless it is so already; Slurm then ends this process, with the rest of the job."""
+    if has_restarted(show_job(job_id)):
+        return
+    deadline = time.monotonic() + SECONDS_TO_REACH
     asked = _ask("scontrol", "requeue", job_id)
-    if asked.returncode:
+    while asked.returncode and UNREACHABLE.search(asked.stderr) and time.monotonic() < deadline:
+        time.sleep(SECONDS_BETWEEN_TRIES)
+        asked = _ask("scontrol", "requeue", job_id)
+    if asked.returncode and "pending execution" not in asked.stderr:  # that is what was wanted
         raise SlurmError(
             f"job {job_id} could not be queued again ({asked.stderr.strip()}); the same command goes on where it was"
         )
@@ -147,7 +166,9 @@ def _from_sacct(job_ids: list[str]) -> dict[str, JobState]:
         *("sacct", "--allocations", "--noheader", "--parsable2", "--format=JobID,State,NodeList"), f"--jobs={','.join(job_ids)}"
     )
     rows = [line.split("|") for line in asked.stdout.splitlines()]
-    return {job_id: JobState(state.split()[0], "", "" if nodes == "None assigned" else nodes) for job_id, state, nodes in rows}
+    states = {job_id: JobState(state.split()[0], "", "" if nodes == "None assigned" else nodes) for job_id, state, nodes in rows}
+    # What squeue does not know any more is over: accounting has missed the end of a job that it calls RUNNING
+    return {job_id: state for job_id, state in states.items() if state.over}
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:

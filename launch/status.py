@@ -69,7 +69,7 @@ class Status:
 def statuses(run_dirs: Sequence[Path]) -> list[Status]:
     """How each run stands, in their order. Works without Slurm too: a job's state is then unknown unless it left a word."""
     runs = [_read(run_dir) for run_dir in run_dirs]
-    answers, refusal = _ask({run.job for run in runs if run.job and _end_of(run) is None})
+    answers, refusal = _ask({run.job for run in runs if run.job and _end_of(run) in (None, "cancelled")})
     runs = [_judged(run, answers, refusal) for run in runs]
     by_job = {run.job: run for run in runs if run.job}
     return [_with_cause(run, answers, by_job) for run in runs]
@@ -98,7 +98,8 @@ def _ask(jobs: set[str]) -> tuple[Mapping[str, JobState], str]:
 
 def _judged(run: Status, answers: Mapping[str, JobState], refusal: str) -> Status:
     attempt, end = run.attempt, _end_of(run)
-    if end:
+    came_back = end == "cancelled" and run.job in answers and not answers[run.job].over  # queued again by hand
+    if end and not came_back:
         return replace(run, state=end, why=attempt.message if attempt else "")
     if run.job:
         return _by_slurm(run, answers[run.job]) if run.job in answers else replace(run, why=f"job {run.job}: {refusal}")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MISSING = "sbatch and srun are not on the path; go to a node that submits, or use --cluster local"
 FILE = "submission.json"
+MOST_AT_ONCE = 100_000
+"""More elements of a job array than any Slurm takes. submitit's own limit would be 256 at a time."""
 
 
 class SubmissionError(ValueError):
@@ -186,7 +188,8 @@ def _take(executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[submit
             return [executor.submit(task) for task in tasks]
     except FailedJobError:  # submitit has printed what sbatch said
         raise SubmissionError(
-            "sbatch refused the job: see above; clusters differ in --partition, --account, --qos, --constraint and --gpus-per-node"
+            "sbatch refused the job: see above; clusters differ in --partition, --account, --qos, --constraint, --gpus-per-node and in "
+            "whether they know the wckey submitit"
         ) from None
 
 
@@ -219,14 +222,15 @@ def _parameters(resources: Resources, after: Sequence[str], at_once: int, code: 
         "mem_gb": resources.memory_per_gpu_gb * processes,
         "stderr_to_stdout": True,
         **{f"slurm_{key}": value for key, value in named.items() if value},
-        **({"slurm_array_parallelism": at_once} if at_once else {}),
+        "slurm_array_parallelism": at_once or MOST_AT_ONCE,
         "slurm_signal_delay_s": resources.seconds_to_stop,
         "slurm_additional_parameters": more,
         # 22.05's srun does not read SLURM_CPUS_PER_TASK
-        "slurm_srun_args": [f"--cpus-per-task={resources.cpus_per_gpu}", "--kill-on-bad-exit=1"],
+        "slurm_srun_args": [f"--cpus-per-task={resources.cpus_per_gpu}", "--kill-on-bad-exit=1", "--wait=0"],
         # The code as it is now, whatever is edited while the job waits; and no folder of the user's that is named like ours
         "slurm_setup": [
-            f"export PYTHONPATH={_quoted(code)}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1 SUBMITIT_LOG_LEVEL=ERROR"
+            "unset SLURM_EXPORT_ENV",  # SBATCH_EXPORT=NONE would hide the next line from srun
+            f"export PYTHONPATH={_quoted(code)}${{PYTHONPATH:+:$PYTHONPATH}} PYTHONSAFEPATH=1 SUBMITIT_LOG_LEVEL=ERROR",
         ],
         "slurm_teardown": [f"code=$?; [ $code -eq 0 ] || exec {_quoted(sys.executable)} -m launch.aftermath $code"],
     }

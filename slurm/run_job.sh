@@ -4,6 +4,6 @@
 unset SLURM_EXPORT_ENV                            # sbatch --export=... would leave srun without a PATH
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK    # srun of Slurm 22 and later does not read the latter
 job=$1 && shift
-srun --kill-on-bad-exit=1 python "$job" --cluster allocation "$@"
+srun --kill-on-bad-exit=1 --wait=0 python "$job" --cluster allocation "$@"
 code=$?
 [ $code -eq 0 ] || exec python -m launch.aftermath $code   # queues it again where that helps

@@ -29,8 +29,9 @@ def checkpoint_at(folder: Path, step: int) -> Path:
 def save_checkpoint(folder: Path, step: int, write: Callable[[Path], None]) -> Path:
     """Have `write` fill a new checkpoint folder and commit it. On a full disk: OSError ENOSPC or the like, the old ones untouched."""
     final = checkpoint_at(folder, step)
-    part = folder / f".{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)  # left by a run that was killed
+    # A name of its own: the orphan of a lost node may still be writing the same step
+    part = folder / f".{final.name}.{os.uname().nodename}.{os.getpid()}.part"
+    shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         write(part)

@@ -212,6 +212,7 @@ class Loop:
             self._tracker.flush()
         step, best = self.state["step"], self._best_step()
         checkpoints.save_checkpoint(self.folder, step, self._write)
+        self.supervisor.check()  # writing may have taken minutes
         checkpoints.point(self.folder, step, best)
         checkpoints.prune(self.folder, step, best)
         self.supervisor.saved(step)
@@ -223,6 +224,7 @@ class Loop:
                 with (folder / f"{name}.pt").open("wb") as file:  # given a path, torch.save hides why it fails
                     torch.save(part.state_dict(), file)
         (folder / "training.json").write_text(json.dumps(self.state))
+        self.supervisor.check()
 
     def _plan(self) -> dict[str, Any]:
         """What must not change between a checkpoint and its resumption: all that changes a number."""

@@ -56,7 +56,7 @@ def on_main(action: Callable[[], T]) -> T:
     return cast(T, value)
 
 
-SECONDS_TO_OUTLIVE = 20
+SECONDS_TO_OUTLIVE = 120
 """A loader worker that was told to end goes on for so long."""
 
 

@@ -103,6 +103,33 @@ def test_preempted_before_an_attempt_began(after, run_dir, scontrol):
     assert after(143) == QUEUED_AGAIN
 
 
+def test_a_start_that_ends_before_its_attempt_counts_as_one(after, run_dir):
+    """A node whose environment is broken would else be tried for ever, at the expense of the attempt before."""
+    history.update(run_dir, newest(run_dir), progress=50)
+    for number in (3, 4, 5):
+        os.environ["SLURM_RESTART_COUNT"] = str(number)
+        assert after(1) == (QUEUED_AGAIN if number < 5 else (1, ""))
+        assert (newest(run_dir).number, newest(run_dir).how, newest(run_dir).began_at) == (number, "crashed", 50)
+    assert history.records(run_dir)[1].how == ""
+
+
+def test_the_errors_of_a_start_are_not_taken_for_the_next_ones(after, run_dir):
+    leave(run_dir, 1, ECHO)
+    assert after(1) == QUEUED_AGAIN
+    assert not list((run_dir / "logs").glob("error-7-*"))
+
+
+def test_what_is_left_of_an_earlier_start_asks_for_nothing(after, run_dir, scontrol):
+    scontrol("PreemptTime=2026-11-21T11:03:16 Restarts=2")
+    assert after(143) == (143, "") and newest(run_dir).how == ""
+
+
+def test_a_crash_after_the_end_is_no_reason_to_begin_again(after, run_dir, capsys):
+    history.update(run_dir, newest(run_dir), how="finished")
+    assert after(139) == (0, "")
+    assert "srun ended with exit code 139 after the job had finished" in capsys.readouterr().out
+
+
 def test_a_mistake_ends_the_job_and_names_who_made_it(after, run_dir, capsys):
     leave(run_dir, 2, ECHO)
     leave(run_dir, 3, CAUSE)

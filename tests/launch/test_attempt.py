@@ -58,7 +58,12 @@ def test_usr2_of_slurm_is_the_time_limit_or_a_preemption(begin, in_slurm, run_di
 
 @pytest.mark.parametrize(
     ("shown", "how"),
-    [({}, ""), ({"JobState": "CANCELLED"}, "cancelled"), ({"PreemptTime": "2026-11-21T11:03:16"}, "preempted")],
+    [
+        ({}, ""),
+        ({"JobState": "CANCELLED"}, "cancelled"),
+        ({"PreemptTime": "2026-11-21T11:03:16"}, "preempted"),
+        ({"JobState": "COMPLETING", "Restarts": "2"}, ""),  # queued again by hand
+    ],
 )
 def test_term_of_slurm_saves_and_waits_for_the_end(begin, in_slurm, run_dir, shown, how):
     requeues = in_slurm(**shown)
@@ -68,6 +73,15 @@ def test_term_of_slurm_saves_and_waits_for_the_end(begin, in_slurm, run_dir, sho
     wait_for(lambda: latest(run_dir).ended)
     assert latest(run_dir).how == how and latest(run_dir).progress == 7
     assert process.poll() is None and not requeues.exists()
+
+
+def test_cancelled_while_it_saved_it_does_not_come_back_to_life(begin, in_slurm, run_dir):
+    requeues = in_slurm(JobState="CANCELLED")
+    process = begin(LISTENING)
+    process.send_signal(signal.SIGUSR2)
+    wait_for(lambda: latest(run_dir).ended)
+    time.sleep(0.3)
+    assert latest(run_dir).how == "cancelled" and not requeues.exists() and process.poll() is None
 
 
 def test_term_of_slurm_leaves_any_other_job_at_work(begin, in_slurm):

@@ -116,6 +116,14 @@ def test_a_first_start_that_fails_before_it_made_anything_leaves_no_folder(run_d
     assert not run_dir.exists() and run_dir.parent.exists()
 
 
+def test_on_slurm_it_stays_for_what_comes_after(run_dir, in_slurm):
+    """An error of the network at the very start is tried again."""
+    in_slurm()
+    with pytest.raises(ValueError), own_run_folder(run_dir, run_dir / "logs"):
+        raise ValueError
+    assert history.latest(run_dir).number == 1
+
+
 @pytest.mark.parametrize("made", ["metrics.jsonl", "logs/submitted.pkl"])
 def test_a_failed_start_keeps_what_was_made(run_dir, made):
     (run_dir / made).write_text("something")

@@ -93,6 +93,19 @@ def test_a_stuck_job_is_queued_again_as_it_stands(begin, in_slurm, run_dir):
     assert requeues.read_text() == "requeue 7\n", "once"
 
 
+def test_a_job_that_comes_to_its_boundary_after_all_is_not_queued_twice(begin, in_slurm, run_dir):
+    """The second time would end its successor."""
+    os.environ["SAVE"] = "0.3"
+    requeues = in_slurm()
+    late = LISTENING.replace("if asked:", "if asked:\n            time.sleep(1.5)")
+    process = begin(late)
+    process.send_signal(signal.SIGUSR2)
+    while process.stdout.readline() != "asked 2\n":
+        pass
+    time.sleep(0.5)
+    assert requeues.read_text() == "requeue 7\n" and process.poll() is None
+
+
 def test_a_stuck_job_that_slurm_does_not_take_back_ends(begin, in_slurm, on_path):
     os.environ["SAVE"] = "0.3"
     in_slurm()

@@ -29,7 +29,7 @@ def test_numbers_and_progress_go_on(tmp_path, monkeypatch):
     second = begin(tmp_path, tmp_path / "logs")
     assert (second.number, second.began_at, second.progress, second.how) == (2, 40, 40, "")
     assert records(tmp_path) == [first, second] and latest(tmp_path) == second
-    assert sorted(path.name for path in (tmp_path / "attempts").iterdir()) == ["0001.json", "0002.json"]
+    assert sorted(path.name for path in (tmp_path / "attempts").iterdir()) == ["0001.json", "0002.json", "newest"]
 
 
 def test_the_tenth_comes_after_the_ninth(tmp_path):
@@ -92,6 +92,15 @@ def test_other_files_are_no_attempts(tmp_path):
 def test_futile_attempts(tmp_path, ends, count):
     attempts(tmp_path, *ends)
     assert futile_attempts(tmp_path) == count
+
+
+def test_replaced_also_where_a_new_file_is_not_seen_yet(tmp_path):
+    """A network disk keeps for a minute that a name is not there."""
+    attempts(tmp_path, "", "")
+    (tmp_path / "attempts" / "0002.json").unlink()
+    assert is_replaced(tmp_path, 1) and not is_replaced(tmp_path, 2)
+    (tmp_path / "attempts" / "newest").write_text("")  # in the moment of being written
+    assert not is_replaced(tmp_path, 1)
 
 
 def test_what_a_record_says_of_its_process():

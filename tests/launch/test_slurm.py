@@ -19,6 +19,7 @@ SACCT = {
     "8": "8|CANCELLED|None assigned",
     "9": "9|CANCELLED by 0|None assigned",
     "10_1": "10_1|COMPLETED|n[1-2]",
+    "11": "11|RUNNING|n1",
 }
 SHOWN = """JobId=12 JobName=wrap
    UserId=root(0) GroupId=root(0) MCS_label=N/A
@@ -89,6 +90,11 @@ def test_array_elements(on_path, cluster):
     }
 
 
+def test_accounting_that_missed_the_end_of_a_job(cluster):
+    """squeue knows every job that runs."""
+    assert job_states(["11"]) == {"11": JobState("GONE")}
+
+
 def test_without_accounting(on_path, cluster):
     on_path("sacct", 'echo "Slurm accounting storage is disabled" >&2; exit 1')
     assert job_states(["4", "5"]) == {"4": JobState("FAILED", "NonZeroExitCode", "n1"), "5": JobState("GONE")}
@@ -104,7 +110,7 @@ def test_programs_that_are_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmError, match="squeue: squeue is not on the path"):
         job_states(["5"])
-    assert slurm.show_job("5") == {} and not slurm.was_preempted("5") and slurm.exit_code("5") == 1
+    assert slurm.show_job("5") == {} and slurm.exit_code("5") == 1
     with pytest.raises(SlurmError, match=r"job 5 could not be queued again \(scontrol is not on the path\); the same command"):
         slurm.requeue("5")
 
@@ -128,10 +134,11 @@ def test_the_fields_of_a_job(on_path):
     assert found["StdOut"] == "/data/me/my logs/a=b.log" and found["ExitCode"] == "0:0"
 
 
-@pytest.mark.parametrize(("time", "preempted"), [("None", False), ("2026-11-21T11:03:16", True)])
+@pytest.mark.parametrize(("time", "preempted"), [("None", False), ("2026-11-21T11:03:16", True), ("2026-11-21T11:03:03", False)])
 def test_was_preempted(on_path, time, preempted):
-    shown(on_path, SHOWN.replace("PreemptTime=None", f"PreemptTime={time}"))
-    assert slurm.was_preempted("12") is preempted
+    """This start of the job, that is, not an earlier one."""
+    shown(on_path, SHOWN.replace("PreemptTime=None", f"PreemptTime={time} StartTime=2026-11-21T11:03:04"))
+    assert slurm.was_preempted(slurm.show_job("12")) is preempted
 
 
 def test_forgotten_by_scontrol(on_path):
@@ -154,9 +161,37 @@ def test_requeue(on_path):
     program = on_path("scontrol", 'echo "$@" >"$0.asked"')
     slurm.requeue("6_1")
     assert asked(program) == ["requeue", "6_1"]
-    on_path("scontrol", 'echo "Job is pending execution for job 7" >&2; exit 1')
-    with pytest.raises(SlurmError, match=r"job 7 could not be queued again \(Job is pending execution for job 7\)"):
+    on_path("scontrol", 'echo "Requested operation is presently disabled for job 7" >&2; exit 1')
+    with pytest.raises(
+        SlurmError, match=r"job 7 could not be queued again \(Requested operation is presently disabled for job 7\)"
+    ):
         slurm.requeue("7")
+    on_path("scontrol", 'echo "Job is pending execution for job 7" >&2; exit 1')
+    slurm.requeue("7")
+
+
+def test_what_is_left_of_an_earlier_start_does_not_queue_the_job_again(on_path):
+    """It would end its successor."""
+    program = on_path("scontrol", f'[ "$1" = show ] && cat <<"END" || echo "$@" >"$0.asked"\n{SHOWN}END')
+    for restarts, requeued in ((1, []), (2, ["requeue", "12"])):
+        os.environ["SLURM_RESTART_COUNT"] = str(restarts)
+        slurm.requeue("12")
+        assert asked(program) == requeued
+
+
+def test_a_controller_that_restarts_is_asked_again(on_path, monkeypatch):
+    monkeypatch.setattr(slurm, "SECONDS_BETWEEN_TRIES", 0.01)
+    program = on_path(
+        "scontrol",
+        '[ "$1" = requeue ] || exit 1; echo x >>"$0.asked"; [ $(wc -l <"$0.asked") -ge 3 ] && exit 0\n'
+        'echo "Unable to contact slurm controller (connect failure)" >&2; exit 1',
+    )
+    slurm.requeue("12")
+    assert asked(program) == ["x"] * 3
+    program.with_name("scontrol.asked").unlink()
+    monkeypatch.setattr(slurm, "SECONDS_TO_REACH", 0)
+    with pytest.raises(SlurmError, match="Unable to contact"):
+        slurm.requeue("12")
 
 
 def test_the_own_job(monkeypatch):

@@ -70,6 +70,12 @@ def test_an_attempt_that_left_a_word_needs_no_slurm(runs, how, job):
     assert runs.one() == (how, "because")
 
 
+def test_slurm_overrules_a_cancellation_that_was_a_requeue_by_hand(runs):
+    runs.slurm("5|PENDING|BeginTime|")
+    runs.add("a", attempt(job="5", how="cancelled"), job="5")
+    assert runs.one() == ("pending", "cancelled; queued again, starts soon (job 5)")
+
+
 def test_the_newest_attempt_counts(runs):
     runs.add("a", attempt(1, how="failed"), attempt(2, how="finished"))
     assert runs.one() == ("finished", "")

@@ -41,6 +41,17 @@ def test_a_process_hangs(lab, unbroken):
     assert outcome(job.run_dir) == unbroken[2]
 
 
+def test_starts_that_cannot_even_begin_are_counted(lab):
+    """A job that can no longer be read, say: it would else be queued again for ever."""
+    job = lab.train("unreadable")
+    job.wait_for_progress()
+    submitted = Path(job.attempts[0].logs, f"{job.number}_submitted.pkl")
+    submitted.write_bytes(b"")
+    os.kill(job.processes()[0], signal.SIGKILL)
+    job.wait_for_end("FAILED", 150)
+    assert job.ends == ["crashed"] * 4 and "3 attempts in a row ended so and saved nothing new: given up" in job.log
+
+
 def test_a_node_is_lost(lab, unbroken):
     """All that ran on it is gone. Slurm queues the job again, and once the node is back it goes on."""
     job = lab.train("lost", nodes=2)

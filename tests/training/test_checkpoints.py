@@ -72,7 +72,7 @@ def test_the_old_one_is_deleted_only_after_the_new_one_stands(tmp_path):
         writer()(folder)
 
     save_checkpoint(tmp_path, 2, write)
-    assert seen == [[".step-00000002.part", "last", "step-00000001"]]
+    assert seen == [[f".step-00000002.{os.uname().nodename}.{os.getpid()}.part", "last", "step-00000001"]]
     assert names(tmp_path) == ["last", "step-00000001", "step-00000002"]
 
 
@@ -91,7 +91,7 @@ def write(folder):
 save_checkpoint(Path(sys.argv[1]), 2, write)
 """
     child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
-    half = tmp_path / ".step-00000002.part" / "model"
+    half = tmp_path / f".step-00000002.{os.uname().nodename}.{child.pid}.part" / "model"
     deadline = time.monotonic() + 30
     while not (half.exists() and half.stat().st_size):
         assert child.poll() is None and time.monotonic() < deadline

@@ -140,7 +140,7 @@ def test_before_every_save_it_looks_whether_it_was_replaced(tmp_path):
     assert written == ["check"] * len(written) and len(written) == 13
     saves = [5, 10, 11, 15, 20, 22, 25, 30, 33, 35, 40, 44, 45]
     assert [heard for heard in told.heard if heard not in ("beat", "check")] == saves
-    assert told.heard.count("beat") == 45 and told.heard.count("check") == len(saves)
+    assert told.heard.count("beat") == 45 and told.heard.count("check") == 3 * len(saves)
 
 
 def test_replaced_it_writes_nothing(tmp_path):
@@ -151,6 +151,19 @@ def test_replaced_it_writes_nothing(tmp_path):
     with pytest.raises(SystemExit):
         Run(tmp_path, supervisor=Replaced())()
     assert not list(tmp_path.glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(("checks", "left"), [(2, []), (3, ["step-00000005"])])
+def test_replaced_while_it_writes_it_neither_commits_nor_points(tmp_path, checks, left):
+    class Replaced(Told):
+        def check(self) -> None:
+            super().check()
+            if self.heard.count("check") == checks:
+                raise SystemExit(76)
+
+    with pytest.raises(SystemExit):
+        Run(tmp_path, supervisor=Replaced())()
+    assert [path.name for path in tmp_path.glob("checkpoints/[!.]*")] == left
 
 
 @pytest.mark.parametrize("asked", [1, 2])

@@ -7,8 +7,9 @@ Beside the usual files it holds regions-truth.h5 (true boxes and features) and p
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,13 +40,21 @@ def make_scenes(folder: Path, images: Mapping[str, int], seed: int = 0, size: in
         return False
     made = [image for split, count in images.items() for image in scene_images(split, count, seed, planted)]
     with CorpusWriter(folder, made_by) as corpus:
-        pictures = ((image.id, encoded(render(image.scene, size))) for image in progress(made, "scenes"))
-        write_images(corpus.part / "images.h5", pictures)
+        sources = {}
+
+        def pictures() -> Iterator[tuple[str, bytes]]:
+            for image in progress(made, "scenes"):
+                data = encoded(render(image.scene, size))
+                sources[image.id] = f"scene/{hashlib.sha256(data).hexdigest()[:16]}"
+                yield image.id, data
+
+        write_images(corpus.part / "images.h5", pictures())
         write_regions(corpus.part / "regions-truth.h5", ((image.id, *regions(image.scene)) for image in made), len(made))
         (corpus.part / "planted.json").write_text(json.dumps(_truth(made), indent=1) + "\n")
         for image in made:
             kind = image.scene.things[0].kind
-            corpus.images.append(ImageRecord(image.id, image.split, size, size, f"{kind.colour} {kind.shape}"))
+            name = f"{kind.colour} {kind.shape}"
+            corpus.images.append(ImageRecord(image.id, image.split, size, size, name, sources[image.id]))
             corpus.captions += [Caption(image.caption_id(i), text, (image.id,)) for i, (_, text) in enumerate(image.captions)]
     return True
 

@@ -30,7 +30,10 @@ def histogram(ranks: np.ndarray, items: int) -> list[dict[str, Any]]:
 
 def sentences(analysis: Analysis) -> list[str]:
     """What is right and wrong with each model, and where the models differ."""
-    said = [_of_model(model, analysis.options.hard) for model in analysis.models]
+    said = [
+        f"{model.name} is tested with what it knows: {leak}." for model in analysis.models if (leak := model.provenance.leakage)
+    ]
+    said += [_of_model(model, analysis.options.hard) for model in analysis.models]
     said += [_of_ties(model) for model in analysis.models if any(_tied(model, direction) for direction in DIRECTIONS)]
     if len(analysis.models) > 1:
         missed = " and ".join(_count(hard_for_all(analysis, direction), NOUN[direction]) for direction in DIRECTIONS)

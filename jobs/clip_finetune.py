@@ -61,6 +61,7 @@ def run(config: Config, run_dir: Path) -> None:
     import torch
 
     from corpora.corpus import Corpus
+    from corpora.leakage import note_training
     from launch.attempt import current
     from launch.options import plain
     from launch.process_group import device_name, loader_workers
@@ -77,13 +78,18 @@ def run(config: Config, run_dir: Path) -> None:
     model, inputs = _model(config, corpus, train)
     pairs = ClipPairs(train, inputs)
     engine = Engine(model.to(device_name()), inputs, validation, config.precision, workers=loader_workers(), supervisor=current())
+
+    def save(folder: Path) -> None:
+        clip.save(model, inputs, folder)
+        note_training(folder, train, config.checkpoint)
+
     loop = Loop(
         ClipTrainee(model, config.chunk),
         Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
         config,
         run_dir,
         accelerator,
-        save_model=lambda folder: clip.save(model, inputs, folder),
+        save_model=save,
         validate=lambda: validation_figures(engine),
         supervisor=current(),
     )

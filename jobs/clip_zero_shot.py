@@ -36,7 +36,7 @@ def run(config: Config, run_dir: Path) -> None:
     from training.loop import process_group
 
     corpus = Corpus(config.corpus)
-    split = ranked_split(corpus, config)
+    split = ranked_split(corpus, config, config.checkpoint)
     process_group(config.precision)
     model, inputs = clip.load(config.checkpoint, corpus.images)
     engine = Engine(model.to(device_name()), inputs, split, config.precision, config.pair_batch, loader_workers(), current())

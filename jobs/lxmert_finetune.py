@@ -89,6 +89,7 @@ def run(config: Config, run_dir: Path) -> None:
     import torch
 
     from corpora.corpus import Corpus
+    from corpora.leakage import note_training
     from launch.attempt import current
     from launch.options import plain
     from launch.process_group import device_name, loader_workers
@@ -110,13 +111,18 @@ def run(config: Config, run_dir: Path) -> None:
     contrast = (config.loss, config.margin, config.top_k_violations, config.negatives, config.chunk)
     trainee = LxmertTrainee(model, config.formulation, *contrast)
     engine = Engine(model, inputs, validation, config.precision, config.pair_batch, supervisor=current())
+
+    def save(folder: Path) -> None:
+        lxmert.save(model, inputs, folder)
+        note_training(folder, train, config.checkpoint)
+
     loop = Loop(
         trainee,
         Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
         config,
         run_dir,
         accelerator,
-        save_model=lambda folder: lxmert.save(model, inputs, folder),
+        save_model=save,
         validate=lambda: validation_figures(engine),
         supervisor=current(),
     )

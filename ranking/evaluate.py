@@ -4,7 +4,7 @@ Protocols: `all` ranks the whole split together ("5k" on COCO); `fixed` only the
 test_img_keys_1k.tsv); `folds` contiguous folds of 1,000 images in the order of the ranking, each ranked alone ("five-fold 1k").
 Images are always ranked with all their texts. A result is a plain dict, ready for JSON:
 
-    schema, model, checkpoint, corpus, split, digest    of the result and of the ranking
+    schema, model, checkpoint, corpus, split, digest, leakage    of the result and of the ranking
     protocol    {"name", "images": ranked together}, and {"folds": how many} under folds
     ties        the tie policy of every figure that does not name another
     unit        what the numbers are: every share is in percent
@@ -64,7 +64,7 @@ def evaluate(
     images = int(results[0]["i2t"]["queries"])
     head = {
         "schema": SCHEMA,
-        **{key: getattr(made, key) for key in ("model", "checkpoint", "corpus", "split", "digest")},
+        **{key: getattr(made, key) for key in ("model", "checkpoint", "corpus", "split", "digest", "leakage")},
         "protocol": {"name": protocol, "images": images} | ({"folds": len(results)} if protocol == "folds" else {}),
         "ties": ties,
         "unit": UNIT,
@@ -120,6 +120,8 @@ def as_table(result: dict[str, Any]) -> str:
         lines.append(f"{name:<20}" + "".join(f"{cell:>18}" for cell in cells))
     for name in ("rsum", "rsum_published"):
         lines.append(f"{name:<20}{_cell(figures[name], std.get(name)):>18}")
+    if result["leakage"]:
+        lines.append(f"leakage: {result['leakage']}")
     return "\n".join([*lines, *(_tie_line(figures[way], way) for way in WAYS if figures[way]["tied"]["queries"])])
 
 

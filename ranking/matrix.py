@@ -112,6 +112,8 @@ class Provenance:
     """git revision of the code."""
     weights: str = ""
     """First digits of the sha256 over the model's weights."""
+    leakage: str = ""
+    """How many of the images the model was trained on, in words; empty if none, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,7 @@ def _opened(file: h5py.File) -> Ranking:
         raise RankingError(f"schema {file.attrs.get('schema')}, this version reads {SCHEMA}; rank again")
     queries, items = (Axis(file[name].attrs["kind"], tuple(file[name]["id"].asstr()[:])) for name in ("queries", "items"))
     relevant = Relevance(file["relevant/indptr"][:], file["relevant/indices"][:])
-    provenance = Provenance(**{key: str(file.attrs[key]) for key in Provenance.__dataclass_fields__})
+    provenance = Provenance(**{key: str(file.attrs.get(key, "")) for key in Provenance.__dataclass_fields__})
     return Ranking(queries, items, relevant, file["scores"], provenance)
 
 

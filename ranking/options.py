@@ -27,6 +27,8 @@ class RankingOptions:
     """Precision of the forward passes; bf16 is fast on recent GPUs, and rounds scores."""
     pair_batch: int = 512
     """Pairs scored at once; lower it if a cross-encoder runs out of memory."""
+    allow_leakage: bool = False
+    """Rank a split although the checkpoint was trained on images of it; every result says so."""
     npz: bool = False
     """Also write the original suite's .npz (logits, labels, i2t_ranks, t2i_ranks) beside the ranking file."""
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import nn
 
 from corpora.corpus import Corpus, Split
+from corpora.leakage import leakage, refuse_leakage
 from ranking.engine import Engine
 from ranking.evaluate import as_table, evaluate, read_ids, write_result
 from ranking.matrix import Provenance, RankingError, config_json
@@ -17,16 +18,20 @@ from training.processes import is_main
 from training.weights import weights_digest
 
 
-def ranked_split(corpus: Corpus, options: RankingOptions) -> Split:
-    """The split to rank. Under protocol fixed only the listed images and their texts: COCO's 1k costs a 25th of its 5k."""
+def ranked_split(corpus: Corpus, options: RankingOptions, checkpoint: str) -> Split:
+    """The split to rank, which the checkpoint must not have been trained on. Under protocol fixed only the listed images and their texts: COCO's 1k costs a 25th of its 5k."""
     split = corpus.split(options.split)
-    if not split.texts:
-        raise RankingError(f"{corpus.folder}: split {split.name} has no texts to rank")
+    for kind, ids in (("texts", split.text_ids), ("images", split.image_ids)):
+        if not ids:
+            raise RankingError(f"{corpus.folder}: split {split.name} has no {kind} to rank")
     if options.protocol == "folds" and len(split.image_ids) % options.fold_size:
         raise RankingError(
             f"--fold-size {options.fold_size}: the {len(split.image_ids)} images of split {split.name} do not divide into such folds"
         )
-    return split if options.image_ids is None else split.subset(read_ids(options.image_ids))
+    ranked = split if options.image_ids is None else split.subset(read_ids(options.image_ids))
+    if not options.allow_leakage:
+        refuse_leakage(checkpoint, ranked, corpus.folder)
+    return ranked
 
 
 def predict(
@@ -43,6 +48,7 @@ def predict(
         score_meaning=engine.model.score_meaning,
         config=config_json(options),
         revision=revision,
+        leakage=leakage(checkpoint, engine.split),
     )
     path = run_dir / f"ranking-{options.split}.h5"
     ranking = engine.rank_to_file(path, provenance)

@@ -91,6 +91,21 @@ def test_ranking_leaves_file_and_figures(folder, said, job):
     assert f"rsum{figures['rsum']:>34.2f}" in said[job] and "R@1" in said[job]
 
 
+def test_what_was_trained_on_is_refused_and_with_leave_noted_everywhere(folder, said, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    rank = ("clip_zero_shot", "--checkpoint", best("clip_finetune"), "--split", "train")
+    assert f"data/scenes: split train: 60 of the 60 images were trained on by {best('clip_finetune')}" in str(start(*rank))
+    assert start(*rank, "--allow-leakage", "--name", "leak") == 0
+    noted = "60 of the 60 images were trained on"
+    assert f"leakage: {noted}\n" in capsys.readouterr().out
+    assert json.loads((folder / "runs/clip_zero_shot/leak/metrics.json").read_text())["leakage"] == noted
+    file = folder / "runs/clip_zero_shot/leak/ranking-train.h5"
+    assert read_ranking(file).provenance.leakage == noted
+    assert start("error_report", "--rankings", file, "--name", "leak") == 0
+    assert noted in (folder / "runs/error_report/leak/report/index.html").read_text()
+    assert read_ranking(folder / ranking("clip_zero_shot")).provenance.leakage == ""
+
+
 def test_two_processes_write_the_same_ranking_file(folder, said):
     one, two = ((folder / ranking("lxmert_predict", name)).read_bytes() for name in ("tiny", "two"))
     assert one == two

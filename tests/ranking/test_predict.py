@@ -87,7 +87,7 @@ def test_the_same_run_again(tmp_path):
 
 def test_ranked_split(corpus, tmp_path):
     def of(**options: object) -> tuple[str, ...]:
-        return ranked_split(corpus, RankingOptions(**options)).image_ids  # type: ignore[arg-type]
+        return ranked_split(corpus, RankingOptions(**options), "none").image_ids  # type: ignore[arg-type]
 
     test = corpus.split("test").image_ids
     assert of() == test
@@ -108,7 +108,7 @@ def test_what_cannot_be_ranked_is_said_before_anything_is_computed(corpus, tmp_p
         ({"protocol": "fixed", "image_ids": tmp_path / "b"}, RankingError, "no list of ids"),
     ):
         with pytest.raises(error, match=said):
-            ranked_split(corpus, RankingOptions(**options))
+            ranked_split(corpus, RankingOptions(**options), "none")
 
 
 @pytest.mark.parametrize(

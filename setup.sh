@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the environment in .venv; with an argument also:
-#   bash setup.sh demo   the main job, end to end, on a small made-up corpus
-#   bash setup.sh test   every check: formatting, lint, types, tests
+#   bash setup.sh demo       the main job, end to end, on a small made-up corpus
+#   bash setup.sh detector   an environment for the detectors of jobs/extract_regions.py, in .venv-detector
+#   bash setup.sh test       every check: formatting, lint, types, tests
 # May be run again at any time: what stands already is skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -9,6 +10,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 fail() { echo "setup.sh: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 as_root_apt() { [ "$(id -u)" = 0 ] && have apt-get && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null; }
+
+# What pip was told about this machine's packages and certificates, uv must be told as well
+if [ -n "${PIP_FIND_LINKS:-}" ]; then export UV_FIND_LINKS=${UV_FIND_LINKS:-$PIP_FIND_LINKS}; fi
+if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}; fi
 
 make_venv() {
     local python=${PYTHON:-python3}
@@ -29,14 +34,22 @@ install_packages() {
     if [ "$(cat .venv/installed 2>/dev/null)" = "$stamp" ]; then return; fi
     echo "installing packages (faiss-$faiss) ..."
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt uv || fail "pip cannot install uv: is the package index reachable?"
-    # What pip was told about this machine's packages and certificates, uv must be told as well
-    if [ -n "${PIP_FIND_LINKS:-}" ]; then export UV_FIND_LINKS=${UV_FIND_LINKS:-$PIP_FIND_LINKS}; fi
-    if [ -n "${PIP_CERT:-}" ]; then export SSL_CERT_FILE=${SSL_CERT_FILE:-$PIP_CERT}; fi
     # faiss-cpu and faiss-gpu overwrite each other's files without a word
     .venv/bin/uv pip uninstall -q --python .venv/bin/python "faiss-$other" 2>/dev/null || true
     .venv/bin/uv pip install -q --python .venv/bin/python -c constraints.txt -e ".[$faiss]" ${group:+--group "$group"} ||
         fail "the packages could not be installed: see above; free space here: $(df -h . | awk 'NR==2{print $4}')"
     echo "$stamp" >.venv/installed
+}
+
+make_detector_venv() {  # apart from .venv: torchvision needs torch's CUDA build, and costs every process five seconds
+    local stamp
+    stamp=$(cat pyproject.toml constraints.txt | cksum)
+    if [ "$(cat .venv-detector/installed 2>/dev/null)" = "$stamp" ]; then return; fi
+    echo "installing the detectors' packages (5.5 GB) ..."
+    [ -x .venv-detector/bin/python ] || .venv/bin/uv venv -q --python .venv/bin/python .venv-detector || fail "cannot make .venv-detector"
+    .venv/bin/uv pip install -q --python .venv-detector/bin/python -c constraints.txt -e ".[detector]" --group test ||
+        fail "the detectors' packages could not be installed: see above; free space here: $(df -h . | awk 'NR==2{print $4}')"
+    echo "$stamp" >.venv-detector/installed
 }
 
 demo() {
@@ -50,12 +63,13 @@ demo() {
 check() {
     have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
     have sbatch || bash tests/cluster/cluster.sh install || echo "no Slurm of the tests' own: the tests on it will be skipped (they take root and Debian's packages)"
-    ruff format --check . && ruff check . && mypy && pytest
+    ruff format --check . && ruff check . && mypy && pytest && .venv-detector/bin/python -m pytest -m detector tests/models
 }
 
 case "${1:-}" in
     "") make_venv && install_packages "" && echo "ready: source .venv/bin/activate" ;;
     demo) make_venv && install_packages "" && . .venv/bin/activate && demo ;;
-    test) make_venv && install_packages test && . .venv/bin/activate && check ;;
-    *) fail "unknown argument '$1'; allowed: demo, test, or none" ;;
+    detector) make_venv && install_packages "" && make_detector_venv && echo "ready: .venv-detector/bin/python jobs/extract_regions.py" ;;
+    test) make_venv && install_packages test && make_detector_venv && . .venv/bin/activate && check ;;
+    *) fail "unknown argument '$1'; allowed: demo, detector, test, or none" ;;
 esac

@@ -192,7 +192,9 @@ def test_a_script_asks_for_what_the_job_asks_for(job):
         "open-mode": "append",
     }
     assert asked == expected | ({"gres": f"gpu:{need.gpus_per_node}"} if need.gpus_per_node else {})
-    assert text.splitlines()[-1] == f'. slurm/run_job.sh jobs/{job}.py "$@"'
+    shares = any(field.name == "part" for field in fields(importlib.import_module(f"jobs.{job}").Config))
+    array = " ${SLURM_ARRAY_TASK_COUNT:+--part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT}" if shares else ""
+    assert text.splitlines()[-1] == f'. slurm/run_job.sh jobs/{job}.py "$@"{array}'
     check_commands(text.replace("\n#   ", "\n"), job)
 
 

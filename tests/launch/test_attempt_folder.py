@@ -74,7 +74,7 @@ def test_an_orphan_that_does_not_leave_is_not_waited_for_for_ever(begin, in_slur
     orphan = begin(DEAF)
     orphan.send_signal(signal.SIGSTOP)
     os.environ["SLURM_RESTART_COUNT"] = "2"
-    monkeypatch.setattr(attempt, "SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(attempt, "SECONDS_TO_BE_REPLACED", 0.3)
     assert enter(run_dir).number == 2
     assert "job 7 on" in (said := capsys.readouterr().out) and "has not left the run folder: it can write nothing more" in said
 

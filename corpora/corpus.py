@@ -34,7 +34,7 @@ class CorpusError(ValueError):
     """A corpus that is missing, damaged or inconsistent; the message names the file, the value and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image: its size in pixels and, in a metric-learning or made-up corpus, its class."""
 
@@ -47,7 +47,7 @@ class ImageRecord:
     """The picture's id in the collection it comes from, such as "coco/391895"; by it a picture is known again in other corpora."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Caption:
     """One text and the images it is known to describe, in whose split it is."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from corpora.corpus import Caption
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image of a source and what is said of it; `source` as in corpora.corpus.ImageRecord."""
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes the environment in .venv; with an argument also:
+#   bash setup.sh data NAME  from download to corpus folder; NAME is coco, flickr30k, conceptual-captions, sop or open-images
 #   bash setup.sh demo       the main job, end to end, on a small made-up corpus
 #   bash setup.sh detector   an environment for the detectors of jobs/extract_regions.py, in .venv-detector
 #   bash setup.sh test       every check: formatting, lint, types, tests
@@ -60,16 +61,26 @@ demo() {
     echo "demo done in $((SECONDS - started)) s"
 }
 
+data() {
+    local corpora
+    corpora=$(cd jobs/data && printf '%s ' *.yaml | sed 's/\.yaml//g')
+    [ -f "jobs/data/${1:-}.yaml" ] || fail "data: which corpus? one of: $corpora"
+    python jobs/pipeline.py "jobs/data/$1.yaml" --name data --cluster local && echo "corpus folder: $PWD/data/$1"
+}
+
 check() {
     have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
     have sbatch || bash tests/cluster/cluster.sh install || echo "no Slurm of the tests' own: the tests on it will be skipped (they take root and Debian's packages)"
+    [ -x .venv/azurite/node_modules/.bin/azurite-blob ] || npm install --silent --no-audit --no-fund --prefix .venv/azurite azurite@3.37.0 >/dev/null ||
+        echo "no Azurite here: the tests of Azure's blobs will be skipped (npm could not install it: see above)"
     ruff format --check . && ruff check . && mypy && pytest && .venv-detector/bin/python -m pytest -m detector tests/models
 }
 
 case "${1:-}" in
     "") make_venv && install_packages "" && echo "ready: source .venv/bin/activate" ;;
     demo) make_venv && install_packages "" && . .venv/bin/activate && demo ;;
+    data) make_venv && install_packages "" && . .venv/bin/activate && data "${2:-}" ;;
     detector) make_venv && install_packages "" && make_detector_venv && echo "ready: .venv-detector/bin/python jobs/extract_regions.py" ;;
     test) make_venv && install_packages test && make_detector_venv && . .venv/bin/activate && check ;;
-    *) fail "unknown argument '$1'; allowed: demo, detector, test, or none" ;;
+    *) fail "unknown argument '$1'; allowed: demo, data, detector, test, or none" ;;
 esac

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ class Store:
         self.path = path
         self._handle: h5py.File | None = None
         self._owner = 0
-        missing = [name for name in required if name not in self.file]
-        if missing:
-            raise StoreError(f"{path}: lacks {', '.join(missing)}; it was not written whole, prepare the corpus again")
-        self.ids: list[str] = list(self.file["ids"].asstr()[:])
+        with whole(path):
+            missing = [name for name in required if name not in self.file]
+            if missing:
+                raise StoreError(f"{path}: lacks {', '.join(missing)}; it was not written whole, prepare the corpus again")
+            self.ids: list[str] = list(self.file["ids"].asstr()[:])
         self._row = {image_id: row for row, image_id in enumerate(self.ids)}
 
     @property
@@ -56,6 +58,17 @@ def open_hdf5(path: Path) -> h5py.File:
         raise StoreError(f"{path}: no such file") from None
     except OSError as error:
         raise StoreError(f"{path}: not a whole HDF5 file ({error}); write it again") from None
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Whatever h5py raises while it reads a damaged file becomes one clear StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise StoreError(f"{path}: the file is damaged ({type(error).__name__}: {error}); write it again") from None
 
 
 def check_unique(ids: Sequence[str], kind: str, where: str) -> None:

@@ -1,7 +1,10 @@
 """Turn Karpathy's caption file (COCO, Flickr30k, Flickr8k) and its images into a corpus folder, and add region features to it.
 
+As a Slurm array, every element packs its part of the images, and the last one makes the corpus.
+
 python jobs/preprocess_karpathy.py --annotations downloads/coco/dataset_coco.json --images downloads/coco --folder data/coco
 sbatch slurm/preprocess_karpathy.sh --annotations downloads/coco/dataset_coco.json --images downloads/coco --folder data/coco
+sbatch --array=1-8 slurm/preprocess_karpathy.sh --annotations downloads/coco/dataset_coco.json --images downloads/coco --folder data/coco
 """
 
 from __future__ import annotations
@@ -12,20 +15,21 @@ from typing import Literal
 
 from launch.entry import main
 from launch.resources import Resources
+from preprocess.packing import Packing
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Packing):
     annotations: Path = Path("downloads/coco/dataset_coco.json")
     """Caption file in Karpathy's layout, such as dataset_coco.json."""
     images: Path = Path("downloads/coco")
     """Folder of the images; for COCO the one that holds train2014 and val2014."""
     folder: Path = Path("data/coco")
     """Corpus folder to make. A corpus made by the same options is left as it stands."""
-    bad_images: Literal["stop", "skip"] = "stop"
-    """What to do about images that are missing or cannot be decoded: stop, or leave them out with their captions."""
-    restval: Literal["train", "keep"] = "train"
-    """COCO's restval images: part of train, or a split of their own."""
+    restval: Literal["train", "keep", "drop"] = "train"
+    """COCO's 30,504 restval images: part of train, a split of their own, or left out."""
+    captions_an_image: int = 0
+    """Keep the first so many captions of an image, 5 where a protocol counts on that; 0 keeps all."""
     regions: tuple[Path, ...] = ()
     """Region features to add: .npz files with files (N,), features (N, R, D) and boxes (N, R, 4) in [0, 1]."""
     extractor: str = "regions"
@@ -37,13 +41,20 @@ RESOURCES = Resources(gpus_per_node=0, minutes=240)
 
 def run(config: Config, run_dir: Path) -> None:
     """Prepare the corpus and its regions, or say that they stand."""
-    from corpora.corpus import Corpus
+    from preprocess.build import announce
     from preprocess.karpathy import prepare
     from preprocess.regions import import_regions
 
-    made = prepare(config.annotations, config.images, config.folder, bad_images=config.bad_images, restval=config.restval)
-    print("made:" if made else "stands already:", Corpus(config.folder))
-    if config.regions:
+    made = prepare(
+        config.annotations,
+        config.images,
+        config.folder,
+        restval=config.restval,
+        captions_an_image=config.captions_an_image,
+        packing=config,
+    )
+    announce(config.folder, made)
+    if config.regions and (config.folder / "corpus.json").exists():  # not while other parts are still to come
         made = import_regions(config.folder, config.regions, config.extractor)
         print("made:" if made else "stands already:", f"regions {config.extractor!r} of {config.folder}")
 

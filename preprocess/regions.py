@@ -1,104 +1,160 @@
-"""Region features of other programs, as .npz files -> regions-<extractor>.h5 of a corpus folder.
-
-Each .npz holds `files` (N,) image file names, `features` (N, R, D) and `boxes` (N, R, 4) x1 y1 x2 y2 in [0, 1].
-"""
+"""Region features of other programs -> regions-<extractor>.h5 of a corpus folder."""
 
 from __future__ import annotations
 
 import re
 import sys
-import zipfile
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from corpora.corpus import Corpus, CorpusError, file_sha256
+from corpora.corpus import Corpus, CorpusError, ImageRecord
 from corpora.progress import progress
-from corpora.regions import RegionStore, write_regions
-from corpora.store import check_unique
+from corpora.regions import Regions, RegionStore, RegionWriter, check_shapes
+from corpora.store import StoreError
+from preprocess.region_choices import Choices
+from preprocess.region_formats import open_regions
+from preprocess.region_matching import match_rows
+from preprocess.region_source import Found, RegionSource
+from preprocess.source_files import read_lines, sha256_of
+
+RESHAPED = "another shape in the corpus than where their boxes were found, which may lie wrong"
 
 
-def import_regions(folder: Path, sources: Sequence[Path], extractor: str) -> bool:
+def import_regions(folder: Path, sources: Sequence[Path], extractor: str, choices: Choices | None = None) -> bool:
     """Add region features to a corpus; False if they stand there already, from the same files.
 
-    Rows are matched to images by id: the `files` entry itself, its stem, or COCO's number at its end. Every image of the corpus
-    must have exactly one row; rows of other images are passed over and counted. Rows are streamed: memory does not grow with N.
+    Every image of the corpus must have exactly one row; region_matching tells how it is found. Rows are streamed: memory does
+    not grow with their size. CorpusError names the file and the line, row or group, and leaves no file.
     """
-    corpus = Corpus(folder)
+    choices = choices or Choices()
     if not re.fullmatch(r"[\w.-]+", extractor):
         raise CorpusError(f"extractor {extractor!r}: use letters, digits, '.', '_' and '-', it becomes part of a file name")
+    if choices.regions < 0 or not sources:
+        raise CorpusError(f"--regions {choices.regions} of {len(sources)} sources: expected 0 or more of at least one")
+    images = read_images(folder)
+    opened = [open_regions(source, choices.format) for source in sources]
+    image_ids = match_rows([(source, source.names()) for source in opened], images)
+    digests = {str(source.path): source.digest() for source in opened}
+    names = _names(opened, choices, digests)
+    if choices.regions:
+        digests["--regions"] = str(choices.regions)
     path = folder / f"regions-{extractor}.h5"
-    wanted = set(corpus.images.ids)
-    row_ids = [_row_ids(source, wanted) for source in sources]
-    check_unique([image for ids in row_ids for image in ids if image], "image", ", ".join(map(str, sources)))
-    missing = wanted.difference(*row_ids)
-    if missing:
-        raise CorpusError(
-            f"{folder}: {len(missing)} of {len(wanted)} images have no regions in {', '.join(map(str, sources))}, the first: "
-            f"{', '.join(sorted(missing)[:3])}; rows are matched by the stem of the image's file name or by its id"
-        )
-    digests = {source.name: file_sha256(source) for source in sources}
     if path.exists():
-        if RegionStore(path).sources == digests:
-            return False
-        raise CorpusError(f"{path}: exists already, made from other files; remove it or choose another extractor name")
-    extra = sum(image == "" for ids in row_ids for image in ids)
-    if extra:
-        print(f"{extra} rows belong to no image of {folder} and are passed over", file=sys.stderr)
-    rows = (row for source, ids in zip(sources, row_ids, strict=True) for row in _rows(source, ids))
-    write_regions(path, progress(rows, "regions", len(wanted)), len(wanted), digests)
+        _refuse_others(RegionStore(path), digests, choices)
+        return False
+    intake = _Intake(images, choices.regions, bool(Corpus(folder).info["made_by"].get("short_side")))
+    with RegionWriter(path, len(images), digests, regions=choices.regions, exact=choices.exact, **names) as writer:
+        for where, regions in progress(intake.rows(opened, image_ids), "regions", len(images)):
+            try:
+                writer.add(regions)
+            except StoreError as error:
+                raise CorpusError(f"{where}: {error}") from None
+    for note in [*(note for source in opened for note in source.notes), *intake.notes()]:
+        print(note, file=sys.stderr)
     return True
 
 
-def _row_ids(source: Path, wanted: Collection[str]) -> list[str]:
-    """The image id of every row of a file, empty where the corpus has no such image."""
-    try:
-        with np.load(source, allow_pickle=False) as arrays:
-            files = arrays["files"].astype(str).ravel().tolist()
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(source, error) from None
-    return [next((name for name in _names(file) if name in wanted), "") for file in files]
+def read_images(folder: Path) -> dict[str, ImageRecord]:
+    """All images of a corpus by id, in its order."""
+    rows = pq.read_table(Corpus(folder).folder / "images.parquet").to_pylist()
+    if not rows:
+        raise CorpusError(f"{folder}: has no images that could have regions")
+    return {row["id"]: ImageRecord(row["id"], row["split"], row["width"], row["height"], source=row["source"]) for row in rows}
 
 
-def _names(file: str) -> Iterator[str]:
-    """What an image may be called in the corpus."""
-    yield file
-    yield Path(file).stem
-    if number := re.fullmatch(r"COCO_\w+_0*(\d+)", Path(file).stem):
-        yield number[1]
+class _Intake:
+    """Brings the rows of sources to the images of the corpus, and keeps count of what a user should know."""
+
+    def __init__(self, images: Mapping[str, ImageRecord], most: int, resized: bool) -> None:
+        self._images, self._most, self._resized = images, most, resized
+        self._first = 0
+        self._counts: Counter[str] = Counter()
+        self._reshaped: list[str] = []
+
+    def rows(self, sources: Sequence[RegionSource], image_ids: Sequence[Sequence[str]]) -> Iterator[tuple[str, Regions]]:
+        """(where it stands, regions with boxes in [0, 1]) of every image."""
+        for source, ids in zip(sources, image_ids, strict=True):
+            wanted = [bool(image_id) for image_id in ids]
+            for found, image_id in zip(source.rows(wanted), filter(None, ids), strict=True):
+                try:
+                    check_shapes(found.regions)
+                except StoreError as error:
+                    raise CorpusError(f"{found.where}: {error}") from None
+                yield found.where, self._best(found.where, self._placed(found, self._images[image_id]))
+
+    def notes(self) -> list[str]:
+        """Lines for the terminal."""
+        examples = f": {'; '.join(self._reshaped)}" if self._reshaped else ""
+        return [f"{count} images have {what}{examples if what == RESHAPED else ''}" for what, count in self._counts.items()]
+
+    def _placed(self, found: Found, image: ImageRecord) -> Regions:
+        regions = found.regions._replace(id=image.id)
+        size = found.size or (image.width, image.height)
+        if min(size) < 1:
+            raise CorpusError(f"{found.where}, image {image.id}: its size is {size[0]} x {size[1]} pixels")
+        if abs(size[0] * image.height - size[1] * image.width) > max(*size, image.width, image.height):
+            self._counts[RESHAPED] += 1
+            if len(self._reshaped) < 3:
+                self._reshaped.append(
+                    f"{image.id} is {size[0]} x {size[1]} in {found.where} and {image.width} x {image.height} here"
+                )
+        if not found.pixels:
+            return regions
+        if self._resized and not found.size:
+            raise CorpusError(
+                f"{found.where}: boxes are in pixels of the original image, and this corpus was packed with --short-side; pack it without"
+            )
+        if regions.boxes.max() <= 1 < min(size):
+            raise CorpusError(
+                f"{found.where}, image {image.id}: boxes should be in pixels and none reaches beyond 1; are they in [0, 1]? npz-folder holds such"
+            )
+        return regions._replace(boxes=regions.boxes.astype(np.float64) / np.tile(size, 2))
+
+    def _best(self, where: str, regions: Regions) -> Regions:
+        count = len(regions.features)
+        self._first = self._first or count
+        if not self._most:
+            if count != self._first:
+                raise CorpusError(
+                    f"{where}, image {regions.id}: has {count} regions, the first image {self._first}; --regions N keeps the N best of each "
+                    "and pads images that have fewer"
+                )
+            return regions
+        if count < self._most:
+            self._counts[f"fewer than {self._most} regions and are padded with zeros; only models that mask can read them"] += 1
+        if count <= self._most:
+            return regions
+        which = "and no scores, the first are kept" if regions.scores is None else "of which the best by score are kept"
+        self._counts[f"more than {self._most} regions {which}"] += 1
+        ranked = np.arange(count) if regions.scores is None else np.argsort(-regions.scores, kind="stable")
+        kept = np.sort(ranked[: self._most])
+        arrays = {"features": regions.features, "boxes": regions.boxes, **regions.labels}
+        return Regions(regions.id, **{name: values[kept] for name, values in arrays.items()})
 
 
-def _rows(source: Path, ids: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(id, features (R, D), boxes (R, 4)) of every row whose id is not empty."""
-    try:
-        with zipfile.ZipFile(source) as archive, archive.open("features.npy") as features, archive.open("boxes.npy") as boxes:
-            rows = zip(ids, _stream(features, len(ids)), _stream(boxes, len(ids)), strict=True)
-            yield from (row for row in rows if row[0])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(source, error) from None
+def _refuse_others(store: RegionStore, digests: Mapping[str, str], choices: Choices) -> None:
+    """CorpusError unless a region file was made of these sources in this way."""
+    same = sorted(store.sources.values()) == sorted(digests.values())
+    if not same or store.exact != choices.exact:
+        raise CorpusError(
+            f"{store.path}: exists already, made from other files or options; remove it or choose another extractor name"
+        )
 
 
-def _stream(file: IO[bytes], count: int) -> Iterator[np.ndarray]:
-    """The rows of a .npy file one by one; np.load would hold all of them in memory."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read_header(file)
-    if len(shape) != 3 or shape[0] != count or fortran or dtype.kind != "f":
-        order = "Fortran" if fortran else "C"
-        raise ValueError(f"an array is {shape} {dtype} in {order} order; expected ({count}, regions, numbers), floats, C order")
-    size = shape[1] * shape[2] * dtype.itemsize
-    for _ in range(count):
-        data = file.read(size)
-        if len(data) != size:
-            raise EOFError("an array ends too early")
-        yield np.frombuffer(data, dtype).reshape(shape[1:])
-
-
-def _damaged(source: Path, error: Exception) -> CorpusError:
-    return CorpusError(
-        f"{source}: cannot be read as region features ({type(error).__name__}: {error}); expected an .npz with files (N,), features (N, R, D) "
-        "and boxes (N, R, 4)"
-    )
+def _names(sources: Sequence[RegionSource], choices: Choices, digests: dict[str, str]) -> dict[str, tuple[str, ...]]:
+    """class_names and attribute_names, as given or as the sources have them; files that were read are added to `digests`."""
+    told: dict[str, tuple[str, ...]] = {}
+    for which, path in (("class_names", choices.class_names), ("attribute_names", choices.attribute_names)):
+        there = {source.vocabulary[which] for source in sources if which in source.vocabulary}
+        if path is not None:
+            told[which] = tuple(line.split(",")[0].strip() for _, line in read_lines(path))  # synonyms follow
+            digests[str(path)] = sha256_of(path)
+        elif len(there) > 1:
+            raise CorpusError(f"the sources have different {which}; give --{which.replace('_', '-')}")
+        elif there:
+            told[which] = there.pop()
+    return told

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Karpathy-style annotations and images to a corpus folder.
 #   sbatch slurm/preprocess_karpathy.sh --annotations dataset_coco.json --images images --folder data/coco
+#   sbatch --array=1-8 slurm/preprocess_karpathy.sh --annotations dataset_coco.json --images images --folder data/coco
 # Options of sbatch go before the script's name and win over these lines: sbatch --partition p --time 8:00:00 slurm/preprocess_karpathy.sh
 #SBATCH --job-name=preprocess_karpathy
 #SBATCH --nodes=1
@@ -13,4 +14,4 @@
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append
 cd "${MISRANK_ROOT:-$SLURM_SUBMIT_DIR}" && [ -f slurm/run_job.sh ] || { echo "submit from the checkout, or set MISRANK_ROOT to it" >&2; exit 2; }
-. slurm/run_job.sh jobs/preprocess_karpathy.py "$@"
+. slurm/run_job.sh jobs/preprocess_karpathy.py "$@" ${SLURM_ARRAY_TASK_COUNT:+--part $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT}

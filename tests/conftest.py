@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from real_azurite import Azurite, running_azurite
 from real_slurm import Cluster, running_cluster
 
 # Before torch is imported: a forked process would wait for ever for its parent's threads, and processes of the
@@ -37,3 +38,9 @@ def cluster(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clust
     monkeypatch.setenv("SLURM_CONF", str(running.folder / "slurm.conf"))
     yield running
     running.clear()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    with running_azurite(tmp_path_factory.mktemp("azurite")) as azurite:
+        yield azurite

@@ -164,8 +164,7 @@ def test_an_image_that_cannot_be_decoded(here, karpathy, capsys):
     message = start("preprocess_karpathy", *arguments)
     first, *rest = str(message).splitlines()
     assert (
-        first
-        == f"error: {here}: 2 of 3 images cannot be used; put them right or leave them out with --bad-images skip. The first:"
+        first == "error: made: 2 of 3 images cannot be used; put them right or leave them out with --bad-images skip. The first:"
     )
     assert (
         rest[0].startswith(f"  {here}/1.png: cannot be decoded (image file is truncated")
@@ -181,11 +180,14 @@ def test_an_image_that_cannot_be_decoded(here, karpathy, capsys):
     ("change", "message"),
     [
         ({"sentences": []}, "captions.json: 1 images have no caption, the first: 1; correct or remove them"),
-        ({"sentences": [{"raw": " ", "sentid": 1}]}, "captions.json: 1 captions are empty, the first: 1; correct or remove them"),
+        (
+            {"sentences": [{"raw": " ", "sentid": 1}]},
+            "captions.json: image 1, caption 1: the caption is empty; correct or remove it",
+        ),
         ({"sentences": [{"raw": "a", "sentid": 1, "imgid": 9}]}, "caption 1 stands under image 1 and names another imgid"),
         ({"sentences": [{"raw": "a", "sentid": 0}]}, "1 caption ids stand there more than once, the first: 0"),
         ({"filename": "0.png"}, "1 image ids stand there more than once, the first: 0"),
-        ({"split": None, "filename": None, "sentences": None}, "captions.json: image 1 is damaged"),
+        ({"sentences": None}, "captions.json: image 1 is damaged"),
     ],
 )
 def test_captions_and_images_that_do_not_fit(here, karpathy, change, message):
@@ -199,7 +201,7 @@ def test_an_annotation_file_that_is_none(here, karpathy):
         "preprocess_karpathy", *arguments, "--annotations", "nowhere.json"
     )
     cut(here / "captions.json")
-    assert "captions.json: not JSON" in refused("preprocess_karpathy", *arguments)
+    assert "captions.json: cannot be read as JSON" in refused("preprocess_karpathy", *arguments)
     assert nothing_made(here)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from region_files import bottom_up_tsv, corpus_folder, encoded, lxmert_tsv, made_up
 
 from corpora.corpus import Corpus, CorpusError, CorpusWriter, ImageRecord
 from corpora.images import write_images
+from corpora.regions import Regions
 from corpora.store import StoreError
+from preprocess.region_choices import Choices
 from preprocess.regions import import_regions
 
 IDS = ("501", "dog_1", "502", "9")
@@ -59,7 +63,7 @@ def test_missing_images_are_counted_and_named(folder, tmp_path):
 def test_an_image_with_two_rows_is_an_error(folder, tmp_path):
     features_file(tmp_path / "a.npz", [*IDS])
     features_file(tmp_path / "b.npz", ["dog_1.png"])
-    with pytest.raises(StoreError, match="more than once, the first: dog_1"):
+    with pytest.raises(CorpusError, match=r"image dog_1: .* more than once, in .*a\.npz, row 2 and in .*b\.npz, row 1"):
         import_regions(folder, [tmp_path / "a.npz", tmp_path / "b.npz"], "yolo")
 
 
@@ -68,7 +72,7 @@ def test_the_same_files_stand_and_others_are_refused(folder, tmp_path):
     assert import_regions(folder, [tmp_path / "a.npz"], "yolo")
     assert not import_regions(folder, [tmp_path / "a.npz"], "yolo")
     features_file(tmp_path / "a.npz", [*IDS])
-    with pytest.raises(CorpusError, match="made from other files; remove it or choose another extractor name"):
+    with pytest.raises(CorpusError, match="made from other files or options; remove it or choose another extractor name"):
         import_regions(folder, [tmp_path / "a.npz"], "yolo")
     assert import_regions(folder, [tmp_path / "a.npz"], "yolo-2")
 
@@ -76,15 +80,15 @@ def test_the_same_files_stand_and_others_are_refused(folder, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"features": np.zeros((4, 3))}, r"an array is \(4, 3\) float64"),
-        ({"features": np.zeros((5, 3, 6))}, r"an array is \(5, 3, 6\)"),
+        ({"features": np.zeros((4, 3))}, r"features is \(4, 3\) float64 and not \(N, regions, numbers\) with N = 4"),
+        ({"features": np.zeros((5, 3, 6))}, r"features is \(5, 3, 6\)"),
         ({"features": np.zeros((4, 3, 6), int)}, "int64"),
         ({"features": np.asfortranarray(np.zeros((4, 3, 6)))}, "Fortran order"),
         ({"features": np.full((4, 3, 6), np.nan)}, "image 501: a value is NaN"),
         ({"features": np.full((4, 3, 6), None)}, "object"),
         ({"boxes": np.full((4, 3, 4), 300.0)}, "divide by the image's width and height"),
         ({"boxes": np.zeros((4, 3, 5))}, r"boxes \(3, 5\)"),
-        ({"files": np.array([*IDS[:3], None])}, "cannot be read as region features"),
+        ({"files": np.array([*IDS[:3], None])}, "an array of object"),
         ({"files": np.array("501")}, "3 of 4 images have no regions"),
     ],
 )
@@ -121,7 +125,7 @@ def test_damaged_files_are_one_clear_error(folder, tmp_path, save, where, cut):
 
 def test_missing_array_and_missing_file(folder, tmp_path):
     np.savez(tmp_path / "a.npz", files=np.array(IDS), features=np.zeros((4, 3, 6)))
-    with pytest.raises(CorpusError, match=r"a\.npz: cannot be read as region features .*expected an \.npz with"):
+    with pytest.raises(CorpusError, match=r"a\.npz: cannot be read .*boxes.*expected an \.npz with"):
         import_regions(folder, [tmp_path / "a.npz"], "yolo")
     with pytest.raises(CorpusError, match=r"none\.npz: cannot be read"):
         import_regions(folder, [tmp_path / "none.npz"], "yolo")
@@ -149,3 +153,108 @@ def test_real_regions(test_data, tmp_path):
     read = Corpus(tmp_path / "corpus").regions("yolox-grid").read(ids)
     np.testing.assert_array_equal(read[0], features)
     np.testing.assert_array_equal(read[1], boxes)
+
+
+# Other numbers of regions, and what a user is told
+
+
+def several(tmp_path, counts, scores=True):
+    """LXMERT's TSV, or bottom-up's without scores, whose images have these numbers of regions."""
+    images = {}
+    for (name, row), count in zip(made_up(5).items(), counts, strict=True):
+        images[name] = Regions(name, *(values[:count] for values in row[1:]))
+    path = tmp_path / "several.tsv"
+    (lxmert_tsv if scores else bottom_up_tsv)(path, images)
+    return path, images
+
+
+def test_other_numbers_of_regions_are_refused_unless_asked_for(folder, tmp_path):
+    path, _ = several(tmp_path, [5, 5, 3, 5])
+    with pytest.raises(CorpusError, match=r"line 3, image 502: has 3 regions, the first image 5; --regions N keeps"):
+        import_regions(folder, [path], "yolo")
+    assert not list(folder.glob("regions*"))
+
+
+def test_the_best_by_score_are_kept(folder, tmp_path, capsys):
+    path, images = several(tmp_path, [5, 4, 3, 5])
+    assert import_regions(folder, [path], "yolo", Choices(regions=3, exact=True))
+    store = Corpus(folder).regions("yolo")
+    assert store.regions == 3 and store.counts is None
+    for name, image in images.items():
+        kept = np.sort(np.argsort(-image.scores)[:3])
+        np.testing.assert_array_equal(store.of(name).features, image.features[kept])
+        np.testing.assert_array_equal(store.of(name).classes, image.classes[kept])
+    assert "3 images have more than 3 regions of which the best by score are kept" in capsys.readouterr().err
+
+
+def test_without_scores_the_first_are_kept_and_that_is_said(folder, tmp_path, capsys):
+    path, images = several(tmp_path, [5, 4, 3, 5], scores=False)
+    import_regions(folder, [path], "yolo", Choices(regions=3, exact=True))
+    np.testing.assert_array_equal(Corpus(folder).regions("yolo").of("9").features, images["9"].features[:3])
+    assert "3 images have more than 3 regions and no scores, the first are kept" in capsys.readouterr().err
+
+
+def test_padding_is_told_and_only_read_by_those_who_ask_for_it(folder, tmp_path, capsys):
+    path, images = several(tmp_path, [5, 4, 2, 5])
+    import_regions(folder, [path], "yolo", Choices(regions=4))
+    assert "1 images have fewer than 4 regions and are padded with zeros; only models that mask" in capsys.readouterr().err
+    store = Corpus(folder).regions("yolo")
+    with pytest.raises(StoreError, match=r"images have 2 to 4 regions, .*import them again with --regions 2"):
+        store.read(["9"])
+    features, boxes, counts = store.read_padded(["502", "9"])
+    assert counts.tolist() == [2, 4] and not features[0, 2:].any() and not boxes[0, 2:].any()
+    np.testing.assert_array_equal(features[0, :2], images["502"].features.astype(np.float16))
+    assert len(store.of("502").features) == len(store.of("502").scores) == 2
+
+
+def test_exact_and_rounded_files_are_told_apart(folder, tmp_path):
+    features_file(tmp_path / "a.npz", [*IDS])
+    assert import_regions(folder, [tmp_path / "a.npz"], "yolo")
+    with pytest.raises(CorpusError, match="made from other files or options"):
+        import_regions(folder, [tmp_path / "a.npz"], "yolo", Choices(exact=True))
+    with pytest.raises(CorpusError, match="made from other files or options"):
+        import_regions(folder, [tmp_path / "a.npz"], "yolo", Choices(regions=2))
+    assert import_regions(folder, [tmp_path / "a.npz"], "best", Choices(regions=2))
+    assert not import_regions(folder, [tmp_path / "a.npz"], "best", Choices(regions=2))
+    with pytest.raises(CorpusError, match="made from other files or options"):
+        import_regions(folder, [tmp_path / "a.npz"], "best")
+
+
+def test_names_of_classes(folder, tmp_path):
+    lxmert_tsv(tmp_path / "a.tsv", made_up())
+    (tmp_path / "objects.txt").write_text("\n".join(f"thing {n},object {n}" for n in range(1600)))
+    (tmp_path / "few.txt").write_text("one\ntwo\n")
+    import_regions(folder, [tmp_path / "a.tsv"], "yolo", Choices(class_names=tmp_path / "objects.txt"))
+    assert Corpus(folder).regions("yolo").class_names[3] == "thing 3"
+    with pytest.raises(CorpusError, match=r"line 1: regions of image 501: classes up to \d+, and there are 2 names"):
+        import_regions(folder, [tmp_path / "a.tsv"], "other", Choices(class_names=tmp_path / "few.txt"))
+
+
+def test_sources_of_the_same_name_in_two_folders(folder, tmp_path):
+    for place, names in (("train", IDS[:2]), ("val", IDS[2:])):
+        (tmp_path / place).mkdir()
+        features_file(tmp_path / place / "a.npz", names)
+    assert import_regions(folder, [tmp_path / "train" / "a.npz", tmp_path / "val" / "a.npz"], "yolo")
+    assert len(Corpus(folder).regions("yolo").sources) == 2
+    features_file(tmp_path / "train" / "a.npz", IDS[:2])
+    with pytest.raises(CorpusError, match="made from other files"):
+        import_regions(folder, [tmp_path / "train" / "a.npz", tmp_path / "val" / "a.npz"], "yolo")
+
+
+def test_nothing_to_import(folder):
+    with pytest.raises(CorpusError, match="--regions 0 of 0 sources"):
+        import_regions(folder, [], "yolo")
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path):
+    """60 MB of TSV in 300 lines through 10 MB."""
+    count = 300
+    sizes = {f"i{n}": (100, 100) for n in range(count)}
+    corpus = corpus_folder(tmp_path / "corpus", sizes)
+    boxes, features = np.tile(np.float32([1, 2, 3, 4]), (36, 1)), np.zeros((36, 1024), np.float32)
+    cells = f"100\t100\t36\t{encoded(boxes)}\t{encoded(features)}\n"
+    (tmp_path / "a.tsv").write_text("".join(f"{name}\t{cells}" for name in sizes))
+    tracemalloc.start()
+    import_regions(corpus, [tmp_path / "a.tsv"], "x")
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()

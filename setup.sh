@@ -71,7 +71,7 @@ data() {
 check() {
     have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
     have sbatch || bash tests/cluster/cluster.sh install || echo "no Slurm of the tests' own: the tests on it will be skipped (they take root and Debian's packages)"
-    [ -x .venv/azurite/node_modules/.bin/azurite-blob ] || npm install --silent --no-audit --no-fund --prefix .venv/azurite azurite@3.37.0 >/dev/null ||
+    [ -x .venv/azurite/node_modules/.bin/azurite-blob ] || npm install --silent --no-audit --no-fund --prefix .venv/azurite azurite@3.37.0 applicationinsights@3.16.0 >/dev/null ||
         echo "no Azurite here: the tests of Azure's blobs will be skipped (npm could not install it: see above)"
     ruff format --check . && ruff check . && mypy && pytest && .venv-detector/bin/python -m pytest -m detector tests/models
 }

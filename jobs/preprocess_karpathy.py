@@ -1,4 +1,4 @@
-"""Turn Karpathy's caption file (COCO, Flickr30k, Flickr8k) and its images into a corpus folder, and add region features to it.
+"""Turn Karpathy's caption file (COCO, Flickr30k, Flickr8k) and its images into a corpus folder.
 
 As a Slurm array, every element packs its part of the images, and the last one makes the corpus.
 
@@ -30,20 +30,14 @@ class Config(Packing):
     """COCO's 30,504 restval images: part of train, a split of their own, or left out."""
     captions_an_image: int = 0
     """Keep the first so many captions of an image, 5 where a protocol counts on that; 0 keeps all."""
-    regions: tuple[Path, ...] = ()
-    """Region features to add: .npz files with files (N,), features (N, R, D) and boxes (N, R, 4) in [0, 1]."""
-    extractor: str = "regions"
-    """Name of what made the region features; they are stored as regions-<extractor>.h5."""
 
 
 RESOURCES = Resources(gpus_per_node=0, minutes=240)
 
 
 def run(config: Config, run_dir: Path) -> None:
-    """Prepare the corpus and its regions, or say that they stand."""
     from preprocess.build import announce
     from preprocess.karpathy import prepare
-    from preprocess.regions import import_regions
 
     made = prepare(
         config.annotations,
@@ -54,9 +48,6 @@ def run(config: Config, run_dir: Path) -> None:
         packing=config,
     )
     announce(config.folder, made)
-    if config.regions and (config.folder / "corpus.json").exists():  # not while other parts are still to come
-        made = import_regions(config.folder, config.regions, config.extractor)
-        print("made:" if made else "stands already:", f"regions {config.extractor!r} of {config.folder}")
 
 
 if __name__ == "__main__":

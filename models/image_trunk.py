@@ -135,8 +135,8 @@ def read_trunk(folder: Path, frozen: bool = True) -> ImageTrunk:
     with one_error(str(place), "configuration of the image trunk"):
         origin = json.loads((place / FILE).read_text())
         config = AutoConfig.from_pretrained(place) if (place / "config.json").is_file() else None
-    prepare = Pixels(**{key: tuple(value) if isinstance(value, list) else value for key, value in origin["pixels"].items()})
-    return ImageTrunk(_architecture(origin["name"], config), prepare, origin["name"], config, frozen)
+    pixels: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in origin["pixels"].items()}
+    return ImageTrunk(_architecture(origin["name"], config), Pixels(**pixels), origin["name"], config, frozen)
 
 
 def _architecture(name: str, config: PreTrainedConfig | None) -> nn.Module:

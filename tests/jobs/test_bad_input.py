@@ -208,7 +208,8 @@ def test_an_annotation_file_that_is_none(here, karpathy):
 def test_regions_of_other_images(here, karpathy):
     arguments = karpathy({}, {})
     np.savez(here / "regions.npz", files=["0.png"], features=np.zeros((1, 2, 5)), boxes=np.zeros((1, 2, 4)))
-    told = refused("preprocess_karpathy", *arguments, "--regions", "regions.npz")
+    assert start("preprocess_karpathy", *arguments) == 0
+    told = refused("import_regions", "--corpus", "made", "--sources", "regions.npz")
     assert "1 of 2 images have no regions in regions.npz, the first: 1" in told
     assert Corpus("made").split("val") and not list(
         Path("made").glob("regions*")

@@ -1,11 +1,10 @@
-"""The job prepares a corpus, adds regions then or later, and repeats nothing."""
+"""The job prepares a corpus, alone or with others, and repeats nothing."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 
-import numpy as np
 from PIL import Image
 
 from corpora.corpus import Corpus
@@ -13,25 +12,19 @@ from jobs.preprocess_karpathy import RESOURCES, Config, run
 from preprocess import image_packing
 
 
-def test_prepare_then_add_regions_then_repeat(tmp_path, capsys):
+def test_prepare_then_repeat(tmp_path, capsys):
     rows = [{"filename": f"{k}.png", "split": "val", "sentences": [{"raw": f"number {k}", "sentid": k}]} for k in range(3)]
     (tmp_path / "captions.json").write_text(json.dumps({"images": rows}))
     (tmp_path / "images").mkdir()
     for k in range(3):
         Image.new("RGB", (4, 4)).save(tmp_path / "images" / f"{k}.png")
-    np.savez(tmp_path / "grid.npz", files=["0.png", "1.png", "2.png"], features=np.zeros((3, 2, 5)), boxes=np.zeros((3, 2, 4)))
 
     config = Config(annotations=tmp_path / "captions.json", images=tmp_path / "images", folder=tmp_path / "corpus")
     run(config, tmp_path)
     assert capsys.readouterr().out.startswith("made: ")
-    config = replace(config, regions=(tmp_path / "grid.npz",), extractor="grid")
     run(config, tmp_path)
-    corpus, regions = capsys.readouterr().out.splitlines()
-    assert corpus.startswith("stands already: ")
-    assert regions.startswith("made: regions 'grid'")
-    run(config, tmp_path)
-    assert capsys.readouterr().out.count("stands already: ") == 2
-    assert Corpus(config.folder).regions("grid").width == 5
+    assert capsys.readouterr().out.startswith("stands already: ")
+    assert Corpus(config.folder).split("val").image_ids == tuple("012")
 
 
 def test_parts_of_an_array(tmp_path, capsys, monkeypatch):
@@ -40,15 +33,11 @@ def test_parts_of_an_array(tmp_path, capsys, monkeypatch):
     (tmp_path / "captions.json").write_text(json.dumps({"images": rows}))
     for k in range(5):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{k}.png")
-    np.savez(tmp_path / "grid.npz", files=[f"{k}.png" for k in range(5)], features=np.zeros((5, 2, 5)), boxes=np.zeros((5, 2, 4)))
-    config = Config(
-        annotations=tmp_path / "captions.json", images=tmp_path, folder=tmp_path / "corpus", regions=(tmp_path / "grid.npz",)
-    )
+    config = Config(annotations=tmp_path / "captions.json", images=tmp_path, folder=tmp_path / "corpus")
     run(replace(config, part="2/2"), tmp_path)
     assert capsys.readouterr().out == f"{tmp_path}/corpus: 2 of 3 pieces are still to come from other parts\n"
     run(replace(config, part="1/2"), tmp_path)
-    printed = capsys.readouterr().out
-    assert printed.startswith("made: ") and "made: regions 'regions'" in printed
+    assert capsys.readouterr().out.startswith("made: ")
     assert Corpus(config.folder).split("val").image_ids == tuple("01234")
 
 

@@ -54,7 +54,10 @@ def batch(checkout: Path, *arguments: str, **environment: str) -> tuple[subproce
 def test_a_script_runs_its_job_with_the_flags_it_was_given(checkout):
     done, asked = batch(checkout, *SMALL, "--name", "x")
     assert done.returncode == 0, done.stderr
-    assert asked == f"srun --kill-on-bad-exit=1 --wait=0 python jobs/make_scenes.py --cluster allocation {' '.join(SMALL)} --name x\n"
+    assert (
+        asked
+        == f"srun --kill-on-bad-exit=1 --wait=0 python jobs/make_scenes.py --cluster allocation {' '.join(SMALL)} --name x\n"
+    )
     assert (checkout / "my data/scenes/corpus.json").exists()
     assert (checkout / "runs/make_scenes/x/config.yaml").exists()
 

@@ -68,12 +68,24 @@ data() {
     python jobs/pipeline.py "jobs/data/$1.yaml" --name data --cluster local && echo "corpus folder: $PWD/data/$1"
 }
 
+run_tests() {
+    local failed=0 log slurm
+    log=$(mktemp)
+    pytest -m slurm --durations=5 >"$log" 2>&1 & slurm=$!  # these mostly wait, so the others run beside them
+    pytest -m "not slurm" --durations=10 || failed=1
+    .venv-detector/bin/python -m pytest -m detector tests/models || failed=1
+    echo "the tests on a real Slurm:"
+    wait $slurm || failed=1
+    cat "$log" && rm "$log"
+    return $failed
+}
+
 check() {
     have chromium || as_root_apt chromium chromium-driver || echo "no Chromium here: the browser tests will be skipped (apt-get install chromium chromium-driver)"
     have sbatch || bash tests/cluster/cluster.sh install || echo "no Slurm of the tests' own: the tests on it will be skipped (they take root and Debian's packages)"
     [ -x .venv/azurite/node_modules/.bin/azurite-blob ] || npm install --silent --no-audit --no-fund --prefix .venv/azurite azurite@3.37.0 applicationinsights@3.16.0 >/dev/null ||
         echo "no Azurite here: the tests of Azure's blobs will be skipped (npm could not install it: see above)"
-    ruff format --check . && ruff check . && mypy && pytest && .venv-detector/bin/python -m pytest -m detector tests/models
+    ruff format --check . && ruff check . && mypy && run_tests
 }
 
 case "${1:-}" in

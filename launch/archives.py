@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal
+from typing import IO, Any, Literal, Self
 
 from launch.meter import meter
 from launch.part_file import TransferError, check_space
@@ -169,9 +169,18 @@ class _Header(tarfile.TarInfo):
     """Headers as tarfile reads them, but a damaged one is an error, where tarfile would take it for the archive's end."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        return cls._checked(super().frombuf, buf, encoding, errors)
+
+    @classmethod
+    def _frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str, **more: bool) -> Self:
+        """What later security updates of Python call in its place."""
+        return cls._checked(partial(super()._frombuf, **more), buf, encoding, errors)  # type: ignore[misc]
+
+    @staticmethod
+    def _checked(read: Callable[..., Any], buf: bytes | bytearray, encoding: str, errors: str) -> Any:
         try:
-            header = super().frombuf(buf, encoding, errors)
+            header = read(buf, encoding, errors)
         except tarfile.HeaderError as error:
             if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the end
                 raise

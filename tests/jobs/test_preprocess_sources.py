@@ -74,7 +74,7 @@ def test_real_photos_out_and_in_again(test_data, tmp_path, capsys):
     annotations["images"] = [row for row in annotations["images"] if row["split"] == "val"]
     (tmp_path / "val.json").write_text(json.dumps(annotations))
     with tarfile.open(source / "images.tar") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extractall(tmp_path)
     prepare(tmp_path / "val.json", tmp_path / "images", tmp_path / "first")
     export_json.run(export_json.Config(tmp_path / "first", tmp_path / "out"), tmp_path)
     config = preprocess_uniform_json.Config(captions=tmp_path / "out", images=tmp_path / "out", folder=tmp_path / "second")

@@ -42,7 +42,7 @@ def test_resources_for_many_runs():
 @pytest.mark.parametrize(
     ("job", "flags", "message"),
     [
-        ("make_scense", [], r"here: no job 'make_scense' \(did you mean 'make_scenes'\?\); jobs: clip_finetune, "),
+        ("make_scense", [], r"here: no job 'make_scense' \(did you mean 'make_scenes'\?\); jobs: blob_sync, "),
         ("sweep", [], "here: no job 'sweep'; jobs: "),
         ("../x", [], "no job"),
         ("make_scenes", ["--seed=x"], "here: Error parsing --seed: invalid literal for int.*: 'x'$"),

@@ -54,7 +54,7 @@ def test_rows_one_by_one(tmp_path):
         (saved(np.zeros((3, 5))).replace(b"(3, 5)", b"(9**9)"), "Cannot parse header|malformed"),
         (saved(np.zeros((3, 5))).replace(b"(3, 5), ", b"(3 << 9,)"), "Cannot parse header|malformed"),
         (saved(np.zeros((3, 5))).replace(b"(3, 5)", b"(-3,5)"), "an array of"),
-        (saved(np.zeros((30, 50))).replace(b"(30, 50), }     ", b"(30, 50000000)}"), "30, 50000000"),
+        (saved(np.zeros((30, 50))).replace(b"(30, 50), }     ", b"(30, 50000000)} "), "30, 50000000"),
     ],
 )
 def test_what_is_refused(data, words):

@@ -125,7 +125,7 @@ def test_inconsistent_lists(tmp_path, changed, words):
 def test_real_photos(test_data, tmp_path):
     source = test_data / "products-mini"
     with tarfile.open(source / "images.tar") as archive:
-        archive.extractall(tmp_path / "images", filter="data")
+        archive.extractall(tmp_path / "images")
     folder = tmp_path / "products"
     assert prepare(source, tmp_path / "images", folder, validation_classes=8, collection="grocery-store")
     corpus = Corpus(folder)

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from corpora.corpus import Split
 from models.clip import Clip, ClipInputs
 from training.chunking import in_chunks
-from training.gathering import gathered
-from training.losses import related, softmax_loss
+from training.in_batch import in_batch
+from training.losses import softmax_loss
 from training.pairs import PairSet
-from training.processes import rank
 
 LARGEST_SCALE = math.log(100)
 """The paper clips the logit scale so that no logit is scaled by more than 100."""
@@ -56,10 +55,5 @@ class ClipTrainee(nn.Module):
         tokens = {key: batch[key] for key in ("input_ids", "attention_mask")}
         (images,) = in_chunks(self.model.encode_images, {"pixel_values": batch["pixel_values"]}, self._chunk)
         (texts,) = in_chunks(self.model.encode_texts, tokens, self._chunk)
-        text, texts_of_image = batch["own_text"], batch["texts_of_image"]
-        own = rank() * len(text) + torch.arange(len(text), device=text.device)
-        by_image = self.model.score((images,), (gathered(texts),))
-        by_text = self.model.score((gathered(images),), (texts,)).T
-        i2t = softmax_loss(by_image, own, related(texts_of_image[:, None], gathered(text)).scatter(1, own[:, None], False))
-        t2i = softmax_loss(by_text, own, related(gathered(texts_of_image), text[:, None]).scatter(1, own[:, None], False))
-        return (i2t + t2i) / 2
+        i2t, t2i = in_batch(lambda images, texts: self.model.score((images,), (texts,)), images, texts, batch)
+        return (softmax_loss(*i2t) + softmax_loss(*t2i)) / 2

@@ -124,16 +124,20 @@ class Engine:
     def _scores(self, images: States, columns: np.ndarray) -> np.ndarray:
         """Scores of all images against some texts, (images, texts) float32."""
         self.supervisor.beat()
-        width = min(len(columns), self.pair_batch)
-        height = self.pair_batch // width
         with self._inference():
             texts = self.model.encode_texts(_to(self.inputs.texts([self.split.texts[i] for i in columns]), self._device))
-            rows = [
-                torch.cat([self.model.score(some, part).float() for part in _cut(texts, width)], dim=1)
-                for some in _cut(images, height)
-            ]
-            scores: np.ndarray = torch.cat(rows).cpu().numpy()
+            scores: np.ndarray = self._compare(images, texts, columns).cpu().numpy()
         return scores
+
+    def _compare(self, images: States, texts: States, columns: np.ndarray) -> Tensor:
+        """(images, texts) float32 scores of all images and the texts of these columns."""
+        width = min(len(columns), self.pair_batch)
+        height = self.pair_batch // width
+        rows = [
+            torch.cat([self.model.score(some, part).float() for part in _cut(texts, width)], dim=1)
+            for some in _cut(images, height)
+        ]
+        return torch.cat(rows)
 
     def _image_states(self, shown: bool) -> States:
         """States of all images on this process's device; each image is encoded by one process."""

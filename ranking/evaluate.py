@@ -11,7 +11,8 @@ Images are always ranked with all their texts. A result is a plain dict, ready f
     figures     under folds the mean over folds; counts too are then means
         i2t     image queries, text items; t2i the reverse
             queries, items, R@1, R@5, R@10, MedR, MeanR, MRR, mAP, R-precision, MAP@R, NDCG@10
-            recall_fraction@1, @5, @10    what TERN's re-implementation printed as R@k: five captions, one of them first, is 20
+            NDCG@25 <method>    with graded relevance, where it is given
+        recall_fraction@1, @5, @10    what TERN's re-implementation printed as R@k: five captions, one of them first, is 20
             tied    {"queries": how many have an irrelevant item that ties with the best relevant one,
                      "pessimistic": {R@1, R@5, R@10}, "optimistic": {the same}}
         rsum, rsum_published    the sum of the six R@k, in percent (0 to 600) and as shares (0 to 6)
@@ -31,6 +32,7 @@ import numpy as np
 from ranking import metrics
 from ranking.matrix import Ranking, RankingError, written_aside
 from ranking.metrics import Positions, Ties
+from ranking.relevance import GradedRelevance
 
 SCHEMA = 1
 CUTOFFS = (1, 5, 10)
@@ -52,6 +54,7 @@ def evaluate(
     ties: Ties = "pessimistic",
     image_ids: Path | None = None,
     fold_size: int = 1000,
+    relevance: Sequence[GradedRelevance] = (),
 ) -> dict[str, Any]:
     """The result described above. `image_ids` is the list of protocol fixed, `fold_size` counts the images of one fold.
 
@@ -59,7 +62,7 @@ def evaluate(
     """
     metrics.check_policy(ties)
     made = ranking.provenance
-    results = [_figures(part, ties) for part in _parts(ranking.by("image"), protocol, image_ids, fold_size)]
+    results = [_figures(part, ties, relevance) for part in _parts(ranking.by("image"), protocol, image_ids, fold_size)]
     figures = _over(results, np.mean) if protocol == "folds" else results[0]
     images = int(results[0]["i2t"]["queries"])
     head = {
@@ -170,14 +173,15 @@ def _folds(images: Ranking, size: int) -> Iterator[Ranking]:
         yield of_images(images, ids[start : start + size])
 
 
-def _figures(images: Ranking, ties: Ties) -> dict[str, Any]:
-    figures: dict[str, Any] = {"i2t": _direction(images, ties), "t2i": _direction(images.by("text"), ties)}
+def _figures(images: Ranking, ties: Ties, relevance: Sequence[GradedRelevance]) -> dict[str, Any]:
+    ways = {"i2t": images, "t2i": images.by("text")}
+    figures: dict[str, Any] = {way: _direction(ranking, ties, relevance) for way, ranking in ways.items()}
     figures["rsum"] = sum(figures[way][f"R@{k}"] for way in WAYS for k in CUTOFFS)
     figures["rsum_published"] = figures["rsum"] / 100
     return figures
 
 
-def _direction(ranking: Ranking, ties: Ties) -> dict[str, Any]:
+def _direction(ranking: Ranking, ties: Ties, relevance: Sequence[GradedRelevance]) -> dict[str, Any]:
     by_policy = metrics.positions_by_policy(ranking)
     at, best, worst = by_policy[ties], by_policy["optimistic"], by_policy["pessimistic"]
     return {
@@ -191,6 +195,7 @@ def _direction(ranking: Ranking, ties: Ties) -> dict[str, Any]:
         "R-precision": 100 * metrics.r_precision(at),
         "MAP@R": 100 * metrics.map_at_r(at),
         "NDCG@10": 100 * metrics.ndcg(at, 10),
+        **{f"NDCG@25 {graded.method}": 100 * metrics.graded_ndcg(ranking, graded.of(ranking), 25, ties) for graded in relevance},
         **{f"recall_fraction@{k}": 100 * metrics.recall_fraction(at, k) for k in CUTOFFS},
         "tied": {
             "queries": int((best.first < worst.first).sum()),

@@ -3,7 +3,8 @@
 HDF5: `scores` (queries, items) float32, chunked, with checksums; `queries/id`, `items/id` with attribute `kind` (image or text);
 `relevant/indptr`, `relevant/indices` (CSR over queries); file attributes: schema, model, checkpoint, corpus, split,
 digest (of the split), config, revision, weights, score_meaning. Rows are images as the engine writes it; `.T` reads the other
-direction from the same numbers.
+direction from the same numbers. A re-ranked file (schema 2) also holds `rescored/scores` and `rescored/marks`
+(`ranking.rescored`); its `scores` are still the first model's, and `rows` gives the order of both together.
 """
 
 from __future__ import annotations
@@ -13,14 +14,18 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import h5py
 import numpy as np
 
+from ranking.rescored import OF_QUERY, Rescored, reordered, swapped
+
 SCHEMA = 1
+RERANKED = 2
+"""Schema of a file with second scores, which a reader of the first schema must not take for a plain one."""
 ROWS_AT_ONCE = 256
 CHUNK = 256
 """Side of a square chunk of stored scores: reading ROWS_AT_ONCE rows or as many columns touches each byte once."""
@@ -127,9 +132,13 @@ class Ranking:
     provenance: Provenance
     transposed: bool = False
     """Whether `scores` is stored as (items, queries)."""
+    rescored: Rescored | None = None
+    """Second scores, stored as `scores` are."""
 
     def __post_init__(self) -> None:
         shape = self.scores.shape[::-1] if self.transposed else self.scores.shape
+        if self.rescored is not None and {self.rescored.scores.shape, self.rescored.marks.shape} != {self.scores.shape}:
+            raise RankingError(f"second scores {self.rescored.scores.shape} do not fit scores {self.scores.shape}")
         if shape != (len(self.queries.ids), len(self.items.ids)):
             raise RankingError(f"scores {shape} do not fit {len(self.queries.ids)} queries and {len(self.items.ids)} items")
         indptr, indices = self.relevant.indptr, self.relevant.indices
@@ -155,19 +164,41 @@ class Ranking:
             raise RankingError(f"no {kind} axis: this ranking has {self.queries.kind} queries and {self.items.kind} items")
         return self if self.queries.kind == kind else self.T
 
+    @property
+    def first(self) -> Ranking:
+        """The ranking as the first model made it, without second scores."""
+        return replace(self, rescored=None)
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Scores of queries start..stop-1, (stop - start, items) float32: read, never write to them.
 
-        A score that is not finite raises RankingError naming query and item, a damaged file one naming the file.
+        Of a re-ranked matrix they are those of `rescored.reordered`: they order the items, and only those of the query's
+        shortlist are a model's scores. A score that is not finite raises RankingError naming query and item, a damaged file one naming the file.
         """
-        try:
-            block = self.scores[:, start:stop].T if self.transposed else self.scores[start:stop]
-        except OSError as error:  # a checksum that does not hold
-            name = self.scores.file.filename  # type: ignore[union-attr]
-            raise RankingError(f"{name}: scores are damaged ({error}); rank again") from None
+        block = self._finite(self.scores, start, stop)
+        if self.rescored is not None:
+            second, marks = self.second(start, stop)
+            block = reordered(block, second, marks & OF_QUERY > 0)
+        return block
+
+    def second(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Second scores and marks of queries start..stop-1, as this direction sees them; RankingError if there are none."""
+        if self.rescored is None:
+            raise RankingError("this ranking was not re-ranked: it has no second scores")
+        marks = self._stored(self.rescored.marks, start, stop)
+        return self._finite(self.rescored.scores, start, stop), swapped(marks) if self.transposed else marks
+
+    def _finite(self, matrix: np.ndarray | h5py.Dataset, start: int, stop: int) -> np.ndarray:
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
-            block = np.ascontiguousarray(block, np.float32)
+            block = np.ascontiguousarray(self._stored(matrix, start, stop), np.float32)
         check_finite(block, self.queries.ids[start:stop], self.items.ids)
+        return block
+
+    def _stored(self, matrix: np.ndarray | h5py.Dataset, start: int, stop: int) -> np.ndarray:
+        try:
+            block: np.ndarray = matrix[:, start:stop].T if self.transposed else matrix[start:stop]
+        except OSError as error:  # a checksum that does not hold
+            raise RankingError(f"{matrix.file.filename}: scores are damaged ({error}); rank again") from None  # type: ignore[union-attr]
         return block
 
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -178,11 +209,14 @@ class Ranking:
     def select(self, query_ids: Iterable[str], item_ids: Iterable[str]) -> Ranking:
         """The sub-matrix of these queries and items, in this ranking's order, in memory; unknown ids raise."""
         rows, columns = _indices(self.queries, query_ids), _indices(self.items, item_ids)
-        scores = np.empty((len(rows), len(columns)), np.float32)
+        parts = [np.empty((len(rows), len(columns)), kind) for kind in (np.float32, np.float32, np.uint8)]
         for start in range(0, len(self.queries.ids), ROWS_AT_ONCE):
             lo, hi = np.searchsorted(rows, (start, start + ROWS_AT_ONCE))
             if lo < hi:
-                scores[lo:hi] = self.rows(start, start + ROWS_AT_ONCE)[np.ix_(rows[lo:hi] - start, columns)]
+                stop = start + ROWS_AT_ONCE
+                blocks = (self.first.rows(start, stop), *(self.second(start, stop) if self.rescored else ()))
+                for part, block in zip(parts, blocks, strict=False):
+                    part[lo:hi] = block[np.ix_(rows[lo:hi] - start, columns)]
         pairs = self.relevant.pairs()
         pairs = pairs[np.isin(pairs[:, 0], rows) & np.isin(pairs[:, 1], columns)]
         local = np.stack([np.searchsorted(rows, pairs[:, 0]), np.searchsorted(columns, pairs[:, 1])], axis=1)
@@ -190,8 +224,9 @@ class Ranking:
             Axis(self.queries.kind, tuple(self.queries.ids[i] for i in rows)),
             Axis(self.items.kind, tuple(self.items.ids[i] for i in columns)),
             Relevance.from_pairs(local, len(rows)),
-            scores,
+            parts[0],
             self.provenance,
+            rescored=Rescored(*parts[1:]) if self.rescored else None,
         )
 
 
@@ -232,7 +267,8 @@ def write_ranking(path: Path, ranking: Ranking) -> None:
     """Store a ranking, whole or not at all. The bytes depend on the content alone. A full disk raises RankingError."""
     shape = len(ranking.queries.ids), len(ranking.items.ids)
     with written_aside(path) as part:
-        _reserve(part, int(4.3 * math.prod(size + CHUNK for size in shape)) + 200 * sum(shape))
+        bytes_a_pair = 9.6 if ranking.rescored else 4.3
+        _reserve(part, int(bytes_a_pair * math.prod(size + CHUNK for size in shape)) + 200 * sum(shape))
         with h5py.File(part, "w", libver="v110") as file:
             _fill(file, ranking)
 
@@ -249,7 +285,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _fill(file: h5py.File, ranking: Ranking) -> None:
-    file.attrs["schema"] = SCHEMA
+    file.attrs["schema"] = RERANKED if ranking.rescored else SCHEMA
     for key, value in asdict(ranking.provenance).items():
         file.attrs[key] = value
     for name, axis in (("queries", ranking.queries), ("items", ranking.items)):
@@ -261,8 +297,15 @@ def _fill(file: h5py.File, ranking: Ranking) -> None:
     shape = len(ranking.queries.ids), len(ranking.items.ids)
     chunks = min(shape[0], CHUNK), min(shape[1], CHUNK)
     scores = file.create_dataset("scores", shape, np.float32, chunks=chunks, fletcher32=True)
-    for start, block in ranking.blocks():
+    for start, block in ranking.first.blocks():
         scores[start : start + len(block)] = block
+    if ranking.rescored is None:
+        return
+    second = file.create_dataset("rescored/scores", shape, np.float32, chunks=chunks, fletcher32=True)
+    marks = file.create_dataset("rescored/marks", shape, np.uint8, chunks=chunks, fletcher32=True)
+    for start in range(0, shape[0], ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, shape[0])
+        second[start:stop], marks[start:stop] = ranking.second(start, stop)
 
 
 def read_ranking(path: Path | str) -> Ranking:
@@ -284,14 +327,18 @@ def read_ranking(path: Path | str) -> Ranking:
 
 
 def _opened(file: h5py.File) -> Ranking:
-    if file.attrs.get("schema") != SCHEMA:
-        raise RankingError(f"schema {file.attrs.get('schema')}, this version reads {SCHEMA}; rank again")
+    schema = file.attrs.get("schema")
+    if schema not in (SCHEMA, RERANKED):
+        raise RankingError(f"schema {schema}, this version reads {SCHEMA} and {RERANKED}; rank again")
     queries, items = (Axis(file[name].attrs["kind"], tuple(file[name]["id"].asstr()[:])) for name in ("queries", "items"))
     relevant = Relevance(file["relevant/indptr"][:], file["relevant/indices"][:])
     provenance = Provenance(**{key: str(file.attrs.get(key, "")) for key in Provenance.__dataclass_fields__})
-    return Ranking(queries, items, relevant, file["scores"], provenance)
+    rescored = Rescored(file["rescored/scores"], file["rescored/marks"]) if schema == RERANKED else None
+    return Ranking(queries, items, relevant, file["scores"], provenance, rescored=rescored)
 
 
 def config_json(config: object) -> str:
-    """A dataclass as the JSON text that `Provenance.config` holds."""
-    return json.dumps(asdict(config), default=str, sort_keys=True)  # type: ignore[call-overload]
+    """A dataclass as the JSON text that `Provenance.config` holds, but for fields with metadata identity=False: they change no score."""
+    values = asdict(config)  # type: ignore[call-overload]
+    kept = {field.name: values[field.name] for field in fields(config) if field.metadata.get("identity", True)}  # type: ignore[arg-type]
+    return json.dumps(kept, default=str, sort_keys=True)

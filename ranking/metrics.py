@@ -7,6 +7,7 @@ irrelevant item stands above), `optimistic` (below), `expected` (halfway). What 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -153,3 +154,33 @@ def ndcg(at: Positions, k: int) -> float:
     dcg = at.per_query(np.where(at.within(k), 1 / np.log2(at.values + 2), 0.0))
     ideal = at.per_query(np.where(at.order < k, 1 / np.log2(at.order + 2), 0.0))
     return float(np.mean(dcg / ideal))
+
+
+def graded_ndcg(ranking: Ranking, relevance: Callable[[int, int], np.ndarray], k: int = 25, ties: Ties = "pessimistic") -> float:
+    """NDCG@k with graded relevance (Jarvelin & Kekalainen 2002): gain 2^relevance - 1, discount 1 / log2(rank + 1), rank 1-based,
+    divided by that of the best order of the whole gallery; 0 for a query to which no item is relevant.
+
+    `relevance(start, stop)` gives (queries, items) of queries start..stop-1, 0 or more. Of items with one score the least
+    relevant comes first under pessimistic ties, the most relevant under optimistic; under expected each has their mean gain.
+    """
+    check_policy(ties)
+    k = min(k, len(ranking.items.ids))
+    discounts = 1 / np.log2(np.arange(k) + 2)
+    total = 0.0
+    for start, block in ranking.blocks():
+        gains = np.exp2(relevance(start, start + len(block)).astype(float)) - 1
+        best = np.sort(np.partition(gains, -k, axis=1)[:, -k:], axis=1)[:, ::-1] @ discounts
+        for scores, gain, ideal in zip(block, gains, best, strict=True):
+            total += _first_gains(scores, gain, k, ties) @ discounts / ideal if ideal else 0.0
+    return total / len(ranking.queries.ids)
+
+
+def _first_gains(scores: np.ndarray, gains: np.ndarray, k: int, ties: Ties) -> np.ndarray:
+    """(k,) gains of the items in the first k places."""
+    first = np.flatnonzero(scores >= np.partition(scores, -k)[-k])  # all that tie with the one in place k as well
+    scores, gains = scores[first], gains[first]
+    if ties == "expected":
+        _, group, size = np.unique(scores, return_inverse=True, return_counts=True)
+        gains = (np.bincount(group, gains) / size)[group]
+    best_first: np.ndarray = gains[np.lexsort((-gains if ties == "optimistic" else gains, -scores))][:k]
+    return best_first

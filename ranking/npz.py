@@ -53,6 +53,10 @@ def read_npz(
 
 def write_npz(path: Path, ranking: Ranking, rows: Kind = "image") -> None:
     """Store a ranking in that layout, whole or not at all; ties count against the model. Ids and provenance are lost."""
+    if ranking.rescored is not None:
+        raise RankingError(
+            f"{path}: a matrix file holds one score a pair, and this ranking was re-ranked; write the first model's"
+        )
     matrix = ranking.by(rows)
     labels = np.zeros((len(matrix.queries.ids), len(matrix.items.ids)), bool)
     labels[tuple(matrix.relevant.pairs().T)] = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,8 @@ class RankingOptions:
     """Pairs scored at once; lower it if a cross-encoder runs out of memory."""
     allow_leakage: bool = False
     """Rank a split although the checkpoint was trained on images of it; every result says so."""
+    relevance: tuple[Path, ...] = field(default=(), metadata={"identity": False})
+    """Files of graded relevance for NDCG@25, in both directions: of jobs/rouge_relevance.py, or bare float32 values as TERN's (SPICE)."""
     npz: bool = False
     """Also write the original suite's .npz (logits, labels, i2t_ranks, t2i_ranks) beside the ranking file."""
 

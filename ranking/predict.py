@@ -14,6 +14,7 @@ from ranking.evaluate import as_table, evaluate, read_ids, write_result
 from ranking.matrix import Provenance, RankingError, config_json
 from ranking.npz import write_npz
 from ranking.options import RankingOptions
+from ranking.relevance import GradedRelevance, read_relevance
 from training.processes import is_main
 from training.weights import weights_digest
 
@@ -38,7 +39,12 @@ def predict(
     engine: Engine, model_name: str, checkpoint: str, options: RankingOptions, run_dir: Path, revision: str
 ) -> dict[str, Any]:
     """Fill ranking-<split>.h5, write metrics.json and print the table. Goes on where a stopped job was."""
-    provenance = Provenance(
+    return rank_as(provenance_of(engine, model_name, checkpoint, options, revision), engine, options, run_dir)
+
+
+def provenance_of(engine: Engine, model_name: str, checkpoint: str, options: RankingOptions, revision: str) -> Provenance:
+    """Where the engine's scores come from."""
+    return Provenance(
         model=model_name,
         checkpoint=checkpoint,
         weights=weights_digest(cast(nn.Module, engine.model)),
@@ -50,15 +56,26 @@ def predict(
         revision=revision,
         leakage=leakage(checkpoint, engine.split),
     )
+
+
+def rank_as(provenance: Provenance, engine: Engine, options: RankingOptions, run_dir: Path) -> dict[str, Any]:
+    """Fill, write and print as `predict` does."""
     path = run_dir / f"ranking-{options.split}.h5"
+    graded = _graded(options)
     ranking = engine.rank_to_file(path, provenance)
-    result = evaluate(ranking, options.protocol, options.ties, options.image_ids, options.fold_size)
+    result = evaluate(ranking, options.protocol, options.ties, options.image_ids, options.fold_size, graded)
     if is_main():
         write_result(run_dir / "metrics.json", result)
         if options.npz:
             write_npz(path.with_suffix(".npz"), ranking)
         print(f"{as_table(result)}\nranking file: {path}", flush=True)
     return result
+
+
+def _graded(options: RankingOptions) -> list[GradedRelevance]:
+    """The relevance files, each of the whole split: the ranked one may be a part of it."""
+    split = Corpus(options.corpus).split(options.split) if options.relevance else None
+    return [read_relevance(path, split) for path in options.relevance if split is not None]
 
 
 def validation_figures(engine: Engine) -> dict[str, float]:

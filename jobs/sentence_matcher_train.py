@@ -98,8 +98,8 @@ def run(config: Config, run_dir: Path) -> None:
     from launch.attempt import current
     from launch.process_group import device_name, loader_workers
     from models import sentence_matcher
-    from models.sentence_matcher_training import SentenceMatcherTrainee, TowerPairs
-    from models.tower_inputs import frozen_inputs
+    from models.sentence_matcher_training import SentenceMatcherTrainee
+    from models.tower_inputs import TowerPairs, frozen_inputs
     from ranking.engine import Engine
     from ranking.fit import fit
     from training.loop import Data, process_group

@@ -76,7 +76,7 @@ def _row(run: Status, results: Results, seen: float, width: int) -> str:
         run.state,
         _progress(run, results),
         "" if results.loss is None else f"{results.loss:.4f}",
-        f"{results.figures['rsum']:.1f}" if results.figures else "",
+        f"{next(iter(results.figures.values())):.1f}" if results.figures else "",
         len(run.attempts) or "",
         _ago(time.time() - seen),
     )

@@ -22,7 +22,7 @@ class Results:
     """Of the whole training, between 0 and 1, where the options tell."""
     loss: float | None = None
     figures: dict[str, float] = field(default_factory=dict)
-    """Of the validation with the best rsum, whose weights are in checkpoints/best, or of the ranking: rsum, i2t_R@1 ..."""
+    """Of the best validation, whose weights are in checkpoints/best, or of the ranking: rsum, i2t_R@1 ... The first is what is best."""
 
 
 def results_of(run_dir: Path) -> Results:
@@ -37,7 +37,7 @@ def results_of(run_dir: Path) -> Results:
         step=json.loads(lines[-1])["step"],
         share=_share(run_dir, last),
         loss=last.get("loss"),
-        figures=max(validations, key=lambda figures: float(figures["rsum"]), default={}),
+        figures=max(validations, key=lambda figures: float(next(iter(figures.values()))), default={}),
     )
 
 
@@ -73,7 +73,7 @@ def _ranking_figures(path: Path) -> dict[str, float]:
     except (OSError, ValueError):
         return {}
     if "rsum" not in figures:
-        return {}
+        return {name: value for name, value in figures.items() if isinstance(value, float)}
     ways = {
         f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in figures[way].items() if isinstance(value, int | float)
     }

@@ -18,6 +18,8 @@ from training.processes import rank
 
 OF_IMAGES = ("pixel_values", "image_vectors", "regions", "region_counts")
 OF_TEXTS = ("input_ids", "attention_mask", "text_vectors")
+TEXT_SIDE = ("model.tower.", "model.text.")
+"""How names of the trainee's parameters begin that make text vectors."""
 
 
 class GuidedTrainee(nn.Module):

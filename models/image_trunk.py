@@ -76,6 +76,12 @@ class ImageTrunk(nn.Module):
                 part.eval()
         return self
 
+    def save_memory(self) -> None:
+        """Compute activations again in the backward pass; ValueError for a backbone that cannot."""
+        if not getattr(self.model, "supports_gradient_checkpointing", False):
+            raise ValueError(f"{self.name}: --gradient-checkpointing is for models of the Hugging Face hub that support it")
+        cast(Any, self.model).activation_checkpointing_enable({"use_reentrant": False})
+
     def save(self, folder: Path) -> None:
         """What `read_trunk` needs beside the weights, which are those of the model that this trunk is part of."""
         place = folder / FOLDER

@@ -1,4 +1,4 @@
-"""Opens a checkpoint of any image-text model here: what it is, is read from the checkpoint itself."""
+"""Opens a checkpoint of any model here: what it is, is read from the checkpoint itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from corpora.corpus import Corpus
-from models import clip, guided, lxmert, sentence_matcher, tern
+from models import clip, guided, lxmert, sentence_matcher, swin, tern
 from models.pretrained import one_error
 from models.protocols import Inputs
 
@@ -24,6 +24,8 @@ def open_scorer(checkpoint: str, corpus: Corpus, regions: str = "") -> tuple[str
         return model.kind.upper(), model, inputs
     if (folder / sentence_matcher.FILE).is_file():
         return "sentence matcher", *sentence_matcher.load(checkpoint, corpus.images)
+    if swin.is_checkpoint(checkpoint):
+        return "image encoder", *swin.load(checkpoint, corpus.images)
     if (folder / tern.FILE).is_file():
         return "TERN", *tern.load(checkpoint, corpus.regions(regions))
     with one_error(checkpoint, "configuration"):
@@ -32,4 +34,6 @@ def open_scorer(checkpoint: str, corpus: Corpus, regions: str = "") -> tuple[str
         return "CLIP", *clip.load(checkpoint, corpus.images)
     if kind == "lxmert":
         return "LXMERT", *lxmert.load(checkpoint, corpus.regions(regions), "match", trained=True)
-    raise ValueError(f"{checkpoint}: a {kind} checkpoint; give one of CLIP, LXMERT, DE, SIAM, TERN or the sentence matcher")
+    raise ValueError(
+        f"{checkpoint}: a {kind} checkpoint; give one of CLIP, LXMERT, DE, SIAM, TERN, the sentence matcher or an image encoder"
+    )

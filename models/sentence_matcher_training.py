@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corpora.corpus import Split
-from models.protocols import Inputs
 from models.sentence_matcher import SentenceMatcher
 from training.chunking import in_chunks
 from training.in_batch import Contrast, in_batch
 from training.losses import hinge_loss, softmax_loss
-from training.pairs import PairSet
 
 Loss = Literal["softmax", "hinge", "partner"]
 """softmax: InfoNCE over the batch; hinge: against the batch; partner: as published, each text against one other image."""
-
-
-class TowerPairs:
-    """Makes batches from a split's pairs; runs in loader workers."""
-
-    def __init__(self, split: Split, inputs: Inputs) -> None:
-        self._split, self._inputs = split, inputs
-        self._pairs = PairSet(split.pairs, len(split.image_ids), len(split.texts))
-
-    def batch(self, samples: np.ndarray, generator: np.random.Generator) -> dict[str, Tensor]:
-        """What the inputs give of B images and their B texts, and what fits what (`PairSet.known`)."""
-        images, texts = self._split.pairs[samples].T
-        pictures = self._inputs.images([self._split.image_ids[i] for i in images])
-        captions = self._inputs.texts([self._split.texts[i] for i in texts])
-        return {**pictures, **captions} | {key: torch.from_numpy(value) for key, value in self._pairs.known(samples).items()}
-
-    def describe(self, samples: np.ndarray) -> list[str]:
-        """Caption ids of samples."""
-        return [self._split.text_ids[text] for text in self._split.pairs[samples, 1]]
 
 
 IMAGE_KEYS, TEXT_KEYS = ("pixel_values", "image_vectors"), ("input_ids", "attention_mask", "text_vectors")

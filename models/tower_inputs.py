@@ -20,9 +20,10 @@ from corpora.corpus import Split
 from corpora.images import ImageStore
 from corpora.progress import progress
 from models.image_trunk import ImageTrunk, Pixels
-from models.protocols import Batch
+from models.protocols import Batch, Inputs
 from models.region_extractor import device_of
 from models.text_tower import TextTower, Tokens
+from training.pairs import PairSet
 from training.processes import on_main
 from training.state_cache import StateCache, write_states
 from training.weights import weights_digest
@@ -126,3 +127,22 @@ def _text_rows(live: TowerInputs, tower: TextTower, split: Split) -> Callable[[]
             yield from vectors[:, None]
 
     return rows
+
+
+class TowerPairs:
+    """Makes batches from a split's pairs; runs in loader workers."""
+
+    def __init__(self, split: Split, inputs: Inputs) -> None:
+        self._split, self._inputs = split, inputs
+        self._pairs = PairSet(split.pairs, len(split.image_ids), len(split.texts))
+
+    def batch(self, samples: np.ndarray, generator: np.random.Generator) -> dict[str, torch.Tensor]:
+        """What the inputs give of B images and their B texts, and what fits what (`PairSet.known`)."""
+        images, texts = self._split.pairs[samples].T
+        pictures = self._inputs.images([self._split.image_ids[i] for i in images])
+        captions = self._inputs.texts([self._split.texts[i] for i in texts])
+        return {**pictures, **captions} | {key: torch.from_numpy(value) for key, value in self._pairs.known(samples).items()}
+
+    def describe(self, samples: np.ndarray) -> list[str]:
+        """Caption ids of samples."""
+        return [self._split.text_ids[text] for text in self._split.pairs[samples, 1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -24,13 +25,15 @@ def fit(
     run_dir: Path,
     accelerator: Accelerator,
     save: Callable[[Path], None],
+    rate: Callable[[str], float] = lambda name: 1.0,
 ) -> None:
     """Train to the end, keep the checkpoint of the best rsum, and say where it is. `save(folder)` writes the model.
 
-    `validation` holds the same model as the trainee, and the split that it ranks between epochs.
+    `validation` holds the same model as the trainee, and the split that it ranks between epochs. `rate(name)` is what a parameter's
+    learning rate is multiplied with.
     """
-    supervisor = validation.supervisor
-    loop = Loop(trainee, data, config, run_dir, accelerator, save, lambda: validation_figures(validation), supervisor)
+    figures, supervisor = partial(validation_figures, validation), validation.supervisor
+    loop = Loop(trainee, data, config, run_dir, accelerator, save, figures, supervisor, rate)
     best = loop.run(config.wandb, json.loads(config_json(config)))
     if accelerator.is_main_process:
         print(f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}")

@@ -27,7 +27,7 @@ from training import checkpoints
 from training.clock import Clock
 from training.learning import Learning
 from training.processes import on_main, outlive_sigterm
-from training.sampling import Batch, MakeBatch, Share, StepData
+from training.sampling import Batch, MakeBatch, Order, Share, StepData, epoch_order
 from training.supervision import Nobody, Supervisor
 from training.tracking import Tracker
 
@@ -48,6 +48,8 @@ class Data:
     describe: Callable[[np.ndarray], list[str]]
     """Ids of samples, for the message when a loss is not finite."""
     workers: int = 0
+    order: Order = epoch_order
+    """In which order samples come."""
 
 
 def process_group(precision: str) -> Accelerator:
@@ -68,7 +70,8 @@ class Loop:
     """One training run in one run folder.
 
     `trainee.forward(batch)` gives the loss; `trainee.model` holds all that learns and is what is saved, resumed and ranked
-    with: `save_model(folder)` must leave its weights in model.safetensors. `validate()` gives figures, among them `rsum`.
+    with: `save_model(folder)` must leave its weights in model.safetensors. `validate()` gives figures, of which the first chooses
+    the best checkpoint. `rate(name)` is what a parameter's learning rate is multiplied with; `after_step` runs when weights have changed.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class Loop:
         save_model: Callable[[Path], None],
         validate: Callable[[], dict[str, Any]],
         supervisor: Supervisor | None = None,
+        rate: Callable[[str], float] = lambda name: 1.0,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
         if data.samples < 1:
             raise TrainingError("there is nothing to learn from: the training split has no image-text pairs")
@@ -90,12 +95,14 @@ class Loop:
         self.learning, self.data, self.accelerator, self.run_dir = learning, data, accelerator, run_dir
         self.steps = learning.total_steps(data.samples)
         share = Share(accelerator.process_index, accelerator.num_processes)
-        self.batches = StepData(data.samples, learning.batch_size, learning.seed, share, learning.accumulate, data.make)
-        self.save_model, self.validate = save_model, validate
+        self.batches = StepData(
+            data.samples, learning.batch_size, learning.seed, share, learning.accumulate, data.make, data.order
+        )
+        self.save_model, self.validate, self.after_step = save_model, validate, after_step
         self.supervisor = supervisor or Nobody()
         self.model = cast(nn.Module, trainee.model)
         trainee.to(accelerator.device)
-        optimizer = torch.optim.AdamW(_parameter_groups(trainee, learning.weight_decay), lr=learning.learning_rate)
+        optimizer = torch.optim.AdamW(_parameter_groups(trainee, learning.weight_decay, rate), lr=learning.learning_rate)
         self.trainee, self.optimizer = accelerator.prepare(trainee, optimizer)
         self.folder = run_dir / "checkpoints"
         self.state: dict[str, Any] = {"step": 0, "best": None, "losses": [], "plan": self._plan()}
@@ -142,7 +149,7 @@ class Loop:
         """One optimizer step. Returns the mean loss over all processes, the gradient norm, and whether any process was asked to stop."""
         learning, accelerator = self.learning, self.accelerator
         for group in self.optimizer.param_groups:
-            group["lr"] = learning.rate(step, self.steps)
+            group["lr"] = learning.rate(step, self.steps) * group["factor"]
         torch.manual_seed(int(np.random.SeedSequence([learning.seed, step, accelerator.process_index]).generate_state(1)[0]))
         self.trainee.train()
         mine = torch.empty(len(micro_batches) + 1, device=accelerator.device)
@@ -159,6 +166,7 @@ class Loop:
         self._check_finite(step, losses, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.after_step()
         return sum(losses) / len(losses), norm, int(everybodys[:, -1].max())
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -198,12 +206,13 @@ class Loop:
         with torch.no_grad():
             figures = self.validate()
         row = {"step": self.state["step"], "validation": figures}
-        if self.state["best"] is None or figures["rsum"] > self.state["best"]["validation"]["rsum"]:
+        name, value = next(iter(figures.items()))
+        if self.state["best"] is None or value > self.state["best"]["validation"][name]:
             self.state["best"] = row
         if self._tracker is not None:
             self._tracker.log(row)
-            best = self.state["best"]["validation"]["rsum"]
-            print(f"step {row['step']}: validation rsum {figures['rsum']:.1f} (best {best:.1f})", flush=True)
+            best = self.state["best"]["validation"][name]
+            print(f"step {row['step']}: validation {name} {value:.1f} (best {best:.1f})", flush=True)
 
     def _save(self) -> None:
         """In the main process alone: on one machine or many, the weights are the same everywhere."""
@@ -263,10 +272,13 @@ class Loop:
             self.optimizer.zero_grad()
 
 
-def _parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(module: nn.Module, weight_decay: float, rate: Callable[[str], float]) -> list[dict[str, Any]]:
     """Weight decay for matrices only: biases and LayerNorm weights are left alone, as BERT's own training does."""
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups: dict[tuple[bool, float], list[Tensor]] = {(True, 1.0): [], (False, 1.0): []}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim >= 2, rate(name)), []).append(parameter)
     return [
-        {"params": [parameter for parameter in learning if parameter.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in learning if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if matrices else 0.0, "factor": factor}
+        for (matrices, factor), parameters in groups.items()
     ]

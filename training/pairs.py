@@ -55,7 +55,7 @@ class PairSet:
     def one_each(self, images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """(B,) pair indices: one pair of each image."""
         order, start = self._pairs_of_image
-        drawn = zip(images.tolist(), _generators(images, generator), strict=True)
+        drawn = zip(images.tolist(), sample_generators(images, generator), strict=True)
         return np.array([order[draw.integers(start[image], start[image + 1])] for image, draw in drawn])
 
     def unaligned(self, image: int, text: int, generator: np.random.Generator) -> tuple[int, int]:
@@ -73,7 +73,7 @@ class PairSet:
     def paired_samples(self, samples: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Oscar's sampling (Li et al. 2020): each sampled pair with label 1 and an unaligned one with label 0: (2 B, 2), (2 B,)."""
         own = self.pairs[samples]
-        drawn = zip(own.tolist(), _generators(samples, generator), strict=True)
+        drawn = zip(own.tolist(), sample_generators(samples, generator), strict=True)
         other = [self.unaligned(image, text, draw) for (image, text), draw in drawn]
         return np.concatenate([own, np.array(other)]), np.repeat([1.0, 0.0], len(own))
 
@@ -90,13 +90,13 @@ class PairSet:
     ) -> tuple[np.ndarray, np.ndarray]:
         """lxmert_clip_tiir's sampling: each pair is made unaligned with this probability: pairs (B, 2), labels (B,)."""
         pairs, labels = [], []
-        for (image, text), draw in zip(self.pairs[samples].tolist(), _generators(samples, generator), strict=True):
+        for (image, text), draw in zip(self.pairs[samples].tolist(), sample_generators(samples, generator), strict=True):
             labels.append(float(draw.random() >= prob_unaligned))
             pairs.append((image, text) if labels[-1] else self.unaligned(image, text, draw))
         return np.array(pairs), np.array(labels)
 
 
-def _generators(samples: np.ndarray, generator: np.random.Generator) -> Iterator[np.random.Generator]:
+def sample_generators(samples: np.ndarray, generator: np.random.Generator) -> Iterator[np.random.Generator]:
     """One for each sample, whoever else is in its part of the batch: any number of processes draws the same."""
     seed = int(generator.integers(2**63))
     return (np.random.default_rng([seed, sample]) for sample in samples.tolist())

@@ -16,10 +16,10 @@ from jobs import guided_train
 from launch.options import parse
 from models import guided
 from models.guided import DualEncoder
-from models.guided_training import GuidedTrainee
+from models.guided_training import TEXT_SIDE, GuidedTrainee
 from models.image_trunk import load_trunk
-from models.sentence_matcher_training import TowerPairs
 from models.text_tower import load_text_tower
+from models.tower_inputs import TowerPairs
 from training.pairs import PairSet
 from training.processes import rank, size
 from training.sampling import step_samples
@@ -191,3 +191,13 @@ def test_false_in_a_file_is_false(tmp_path):
 def test_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         guided_train.Config(**changed)
+
+
+def test_the_text_side_is_what_makes_text_vectors():
+    trunk = load_trunk("scratch", frozen=False, size=32)
+    tower = load_text_tower("scratch", frozen=False, texts=["a dog runs"])
+    trainee = GuidedTrainee(DualEncoder(trunk, tower, 8, 0.0), 1.0, False)
+    trainee.model.encode_texts(tower.tokens(["a dog", "runs"]))[0].sum().backward()
+    touched = {name for name, parameter in trainee.named_parameters() if parameter.grad is not None}
+    learning = {name for name, parameter in trainee.named_parameters() if parameter.requires_grad}
+    assert touched == {name for name in learning if name.startswith(TEXT_SIDE)}

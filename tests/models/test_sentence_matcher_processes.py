@@ -16,9 +16,9 @@ from torch.nn.parallel import DistributedDataParallel
 from models import sentence_matcher
 from models.image_trunk import load_trunk
 from models.sentence_matcher import HeadShape
-from models.sentence_matcher_training import SentenceMatcherTrainee, TowerPairs
+from models.sentence_matcher_training import SentenceMatcherTrainee
 from models.text_tower import load_text_tower
-from models.tower_inputs import frozen_inputs
+from models.tower_inputs import TowerPairs, frozen_inputs
 from training.processes import rank, size
 
 SAMPLES = np.array([0, 3, 4, 1, 5, 2, 17, 9])

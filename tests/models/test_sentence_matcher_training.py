@@ -11,9 +11,9 @@ from corpora.synthetic import make_scenes
 from models import sentence_matcher
 from models.image_trunk import load_trunk
 from models.sentence_matcher import HeadShape
-from models.sentence_matcher_training import SentenceMatcherTrainee, TowerPairs, against_partner
+from models.sentence_matcher_training import SentenceMatcherTrainee, against_partner
 from models.text_tower import load_text_tower
-from models.tower_inputs import frozen_inputs
+from models.tower_inputs import TowerPairs, frozen_inputs
 from ranking.engine import Engine
 from ranking.matrix import Provenance
 from ranking.predict import validation_figures

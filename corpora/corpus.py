@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from corpora.images import ImageStore
+from corpora.images import ImageStore, NoImages
 from corpora.regions import RegionStore
 from corpora.store import check_unique
 
@@ -161,7 +161,8 @@ class Corpus:
 
     @property
     def images(self) -> ImageStore:
-        return ImageStore(self.folder / "images.h5")
+        some = any(count["images"] for count in self.info["splits"].values())
+        return (ImageStore if some else NoImages)(self.folder / "images.h5")
 
     def regions(self, extractor: str = "") -> RegionStore:
         """Region features by extractor name, or the only ones there are; anything else is an error that lists them."""
@@ -343,9 +344,3 @@ def _caption_table(captions: list[Caption], splits: list[str]) -> pa.Table:
             "text": pa.array([caption.text for caption in captions], pa.string()),
         }
     )
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, read in 1 MiB pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -128,6 +128,13 @@ class ImageStore(Store):
             raise StoreError(f"{self.path}: image {image_id!r} cannot be decoded ({error}); prepare the corpus again") from None
 
 
+class NoImages(ImageStore):
+    """Of a corpus of texts alone: any image is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.ids, self._row = path, [], {}
+
+
 def write_images(path: Path, images: Iterable[tuple[str, bytes]]) -> None:
     """Store (id, encoded file) pairs as a new images.h5."""
     pack = path.with_name(path.name + ".pack")

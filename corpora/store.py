@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -76,3 +77,9 @@ def check_unique(ids: Sequence[str], kind: str, where: str) -> None:
     if len(set(ids)) != len(ids):
         twice = [key for key, count in Counter(ids).items() if count > 1]
         raise StoreError(f"{where}: {len(twice)} {kind} ids stand there more than once, the first: {', '.join(twice[:3])}")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, read in 1 MiB pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from corpora.corpus import Caption, CorpusError, file_sha256
+from corpora.corpus import Caption, CorpusError
+from corpora.store import file_sha256
 from preprocess.entries import Entry
 
 LONGEST_LINE = 1 << 20

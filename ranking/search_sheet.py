@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from corpora.contact_sheet import cell, sheet
+from corpora.contact_sheet import COLUMNS, cell, sheet
 from corpora.corpus import Corpus
 from ranking.search import Hit, Kind, Query, Searcher
 
@@ -41,13 +41,16 @@ def printable(line: str) -> str:
 
 
 def sheet_of(corpus: Corpus, query: Query, found: Mapping[Kind, Sequence[Hit]]) -> Image.Image:
-    """The query, then every hit with its rank, score and id; a text under the picture that it was written for."""
+    """The query, then every hit with its rank, score and id; a text under the picture that it was written for. Each list begins a row."""
     asked = query.picture or (corpus.images.picture(query.image) if query.image else None)
-    cells = [cell(asked, "query" + (f": {query.image}" if query.image else ""), query.text)]
-    for hits in found.values():
+    cells = [cell(asked, ["query", query.image], query.text)]
+    for kind, hits in found.items():
+        if len(cells) > 1:
+            cells += [cell(None, [], "")] * (-len(cells) % COLUMNS)
         for rank, hit in enumerate(hits, 1):
             picture = corpus.images.picture(hit.image) if hit.image else None
-            cells.append(cell(picture, f"{rank}  {hit.score if hit.second is None else hit.second:.4f}  {hit.id}", hit.text))
+            score = hit.score if hit.second is None else hit.second
+            cells.append(cell(picture, [f"{kind.removesuffix('s')} {rank}   {score:.4f}", hit.id], hit.text))
     return sheet(cells)
 
 

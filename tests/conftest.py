@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_azurite import Azurite, running_azurite
+from real_browser import running_browser
 from real_slurm import Cluster, running_cluster
 
 # Before torch is imported: a forked process would wait for ever for its parent's threads, and processes of the
@@ -44,3 +46,10 @@ def cluster(running: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clust
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     with running_azurite(tmp_path_factory.mktemp("azurite")) as azurite:
         yield azurite
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, driven by selenium; mark such tests browser."""
+    with running_browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser

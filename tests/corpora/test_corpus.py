@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corpora.corpus import Caption, Corpus, CorpusError, CorpusWriter, ImageRecord, Split, already_made, file_sha256
+from corpora.corpus import Caption, Corpus, CorpusError, CorpusWriter, ImageRecord, Split, already_made
 from corpora.images import write_images
 from corpora.regions import write_regions
 from corpora.store import StoreError
@@ -225,8 +225,3 @@ def test_digest_tells_texts_ids_and_pairs_apart(tmp_path):
         replace(split, pairs=np.array([[0, 0], [1, 1]])),
     ]
     assert len({split.digest, *(other.digest for other in others)}) == 4
-
-
-def test_file_sha256(tmp_path):
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

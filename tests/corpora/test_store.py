@@ -12,7 +12,7 @@ import pytest
 
 from corpora.images import ImageStore, write_images
 from corpora.regions import RegionStore, write_regions
-from corpora.store import StoreError, check_unique, open_hdf5
+from corpora.store import StoreError, check_unique, file_sha256, open_hdf5
 
 
 @pytest.fixture
@@ -86,3 +86,8 @@ def test_forked_readers_have_handles_of_their_own(images):
     assert [queue.get(timeout=20) for _ in children] == [(True, True)] * 3
     for child in children:
         child.join()
+
+
+def test_file_sha256(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

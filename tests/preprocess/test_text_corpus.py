@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from corpora.corpus import Corpus, CorpusError
@@ -17,7 +19,9 @@ def test_plain_lines(tmp_path, capsys):
     assert split.texts == ("A cat.", "Straße \u2028 weiter", "last")
     assert split.text_ids == ("1", "3", "4")
     assert (split.image_ids, len(split.pairs)) == ((), 0)
-    assert "1 empty lines were passed over" in capsys.readouterr().err
+    with pytest.raises(StoreError, match=r"images\.h5: holds no image 'x'"):
+        pickle.loads(pickle.dumps(Corpus(tmp_path / "corpus").images)).picture("x")  # a model's inputs may hold it
+    assert "1 lines without text were passed over" in capsys.readouterr().err
     assert not prepare(path, tmp_path / "corpus", "gallery")
 
 
@@ -27,6 +31,31 @@ def test_json_lines(tmp_path):
     prepare(path, tmp_path / "corpus")
     split = Corpus(tmp_path / "corpus").split("test")
     assert (split.text_ids, split.texts) == (("1", "x-7", "12"), ("a", "b", "c"))
+
+
+def test_dialogues(tmp_path, capsys):
+    path = tmp_path / "reddit.tsv"
+    path.write_text("hello there\t how are you? \tfine\n\nonly one\nyes\t\tno\t\n")
+    whole = list(read_texts(path, "test", "dialogues"))
+    assert [(text.id, text.text) for text in whole] == [
+        ("1", "hello there how are you? fine"),
+        ("3", "only one"),
+        ("4", "yes no"),
+    ]
+    assert "1 lines without dialogues were passed over" in capsys.readouterr().err
+    assert prepare(path, tmp_path / "corpus", "test", "contexts")
+    split = Corpus(tmp_path / "corpus").split("test")
+    assert (split.text_ids, split.texts) == (("1", "4"), ("hello there how are you?", "yes"))
+    assert "2 lines without contexts were passed over" in capsys.readouterr().err
+    with pytest.raises(CorpusError, match="layout contexts there and dialogues here"):
+        prepare(path, tmp_path / "corpus", "test", "dialogues")
+    assert next(read_texts(path, "test")).text == "hello there\t how are you? \tfine"  # a text keeps its tabs
+
+
+def test_dialogues_in_json_lines(tmp_path):
+    path = tmp_path / "reddit.jsonl"
+    path.write_text('{"id": "a", "text": "hello\\tthere"}\n')
+    assert [text.text for text in read_texts(path, "test", "contexts")] == ["hello"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from corpora.contact_sheet import SIDE
+from corpora.contact_sheet import COLUMNS, GAP, SIDE
 from corpora.planting import Shares
 from corpora.synthetic import make_scenes
 from jobs.search import Config
@@ -241,7 +241,13 @@ def test_the_sheet_shows_the_query_and_every_hit(corpus, first):
     query = Query(image=first.split.image_ids[0])
     found = search(first, query, 3)
     sheet = sheet_of(corpus, query, found)
-    assert sheet.width > 7 * SIDE  # the query, 3 texts, 3 images
+    assert sheet.width == COLUMNS * (SIDE + GAP) + GAP  # the query and 3 texts in one row, 3 images in the next
+    pictures = [
+        np.asarray(sheet)[row * sheet.height // 2 :][:SIDE, column * (SIDE + GAP) + GAP :][:, :SIDE].std()
+        for row in (0, 1)
+        for column in range(5)
+    ]
+    assert [deviation > 1 for deviation in pictures] == [True] * 4 + [False] + [True] * 3 + [False] * 2
     nothing = Hit("t", "a text of no image", "", 0.5)
     buffer = io.BytesIO()
     sheet_of(corpus, Query(text="x"), {"texts": [nothing]}).save(buffer, "JPEG")

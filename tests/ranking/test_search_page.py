@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -23,11 +22,6 @@ from models.tokenizer import learn_tokenizer
 from ranking.search import Hit, Query, Searched, Searcher, search
 from ranking.search_page import listed, serving
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-)
 EVIL = "<img src=x onerror=\"document.title='owned'\">"
 SECONDS = 60
 
@@ -82,23 +76,6 @@ def address(searcher):
     other = replace(searcher, name="DE", checkpoint="<i>two</i>")
     with serving([searcher, other], replace(searcher, name="SIAM"), 5, 3, "127.0.0.1", 0) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if not (CHROMIUM and DRIVER):
-        pytest.skip("no Chromium or no chromedriver on the path")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

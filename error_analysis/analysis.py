@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import permutations
 from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from corpora.corpus import Corpus, Split
 from error_analysis.comparison import Shift, check_same_split, compare, related
 from error_analysis.mining import DIRECTIONS, Direction, Example, Mined, Retrieval, chosen, easy, examples, hard, mine
+from error_analysis.neighbours import Neighbours
 from ranking.evaluate import evaluate
-from ranking.matrix import Provenance, Ranking, RankingError
+from ranking.matrix import Axis, Provenance, Ranking, RankingError, Relevance
 from ranking.metrics import Ties
 
 Level = Literal["hard", "easy", "chosen"]
@@ -51,13 +55,18 @@ class Options:
 
 @dataclass(frozen=True)
 class Model:
-    """One ranking under its name in the report."""
+    """One ranking under its name in the report. Images and texts stand in the order of the split, whatever the file's."""
 
     name: str
     provenance: Provenance
     metrics: dict[str, Any]
     retrievals: dict[Direction, Retrieval]
     mined: dict[Level, dict[Direction, Mined]]
+
+    @property
+    def neighbours(self) -> dict[Direction, Neighbours]:
+        """The first items of every query."""
+        return {direction: retrieval.neighbours for direction, retrieval in self.retrievals.items()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,18 @@ class Analysis:
     models: tuple[Model, ...]
     contrasts: tuple[Contrast, ...]
 
+    @cached_property
+    def clusters(self) -> dict[Direction, np.ndarray]:
+        """(queries,) int by direction: which queries belong together, as the captions of one image do, and images that share a caption.
+
+        What is resampled is a cluster, never a single query: the captions of one image fail together.
+        """
+        images, texts = len(self.split.image_ids), len(self.split.text_ids)
+        image, text = self.split.pairs.T
+        graph = coo_array((np.ones(len(image)), (image, images + text)), shape=(images + texts, images + texts))
+        of = connected_components(graph, directed=False)[1]
+        return {"i2t": of[:images], "t2i": of[images:]}
+
     def ranks(self, direction: Direction) -> dict[str, dict[str, float]]:
         """0-based rank of the truth by query id and model name."""
         table: dict[str, dict[str, float]] = {}
@@ -100,7 +121,7 @@ def analyse(rankings: dict[str, Ranking], corpus: Corpus, options: Options) -> A
     for name, ranking in rankings.items():
         with _said_of(name):
             split = split_of(corpus, ranking)
-            models.append(_model(name, ranking, options))
+            models.append(_model(name, in_order_of(split, ranking), options))
     contrasts = tuple(_contrast(better, worse, options) for better, worse in permutations(models, 2))
     return Analysis(corpus.name, split, options, tuple(models), contrasts)
 
@@ -136,6 +157,33 @@ def split_of(corpus: Corpus, ranking: Ranking) -> Split:
     if related(ranking) != {(split.image_ids[image], split.text_ids[text]) for image, text in split.pairs.tolist()}:
         raise RankingError(f"ranking file from another corpus: its relevant pairs are not those of {corpus.folder}; {hint}")
     return split
+
+
+def in_order_of(split: Split, ranking: Ranking) -> Ranking:
+    """The ranking with images as queries, images and texts in the order of the split; copied into memory where the file has another."""
+    ranking = ranking.by("image")
+    if (ranking.queries.ids, ranking.items.ids) == (split.image_ids, split.text_ids):
+        return ranking
+    row = {key: place for place, key in enumerate(split.image_ids)}
+    column = {key: place for place, key in enumerate(ranking.items.ids)}
+    rows, columns = np.array([row[key] for key in ranking.queries.ids]), [column[key] for key in split.text_ids]
+    shape = len(rows), len(columns)
+    scores, second, marks = (np.empty(shape, kind) for kind in (np.float32, np.float32, np.uint8))  # untouched pages cost nothing
+    for start, block in ranking.first.blocks():
+        stop = start + len(block)
+        scores[rows[start:stop]] = block[:, columns]
+        if ranking.rescored:
+            for part, values in zip((second, marks), ranking.second(start, stop), strict=True):
+                part[rows[start:stop]] = values[:, columns]
+    return replace(
+        ranking,
+        queries=Axis("image", split.image_ids),
+        items=Axis("text", split.text_ids),
+        relevant=Relevance.from_pairs(split.pairs, shape[0]),
+        scores=scores,
+        transposed=False,
+        rescored=replace(ranking.rescored, scores=second, marks=marks) if ranking.rescored else None,
+    )
 
 
 def _model(name: str, ranking: Ranking, options: Options) -> Model:

@@ -145,7 +145,7 @@ def original_lists(model: Model, split: Split) -> Json:
     """The original's error-analysis file of one model.
 
     A direction with chosen queries has those alone, with image ids; the other has hard and easy lists, with image
-    indices in the ranking's order. A caption of several images has no place in it and raises RankingError.
+    indices in the order of the split. A caption of several images has no place in it and raises RankingError.
     """
     texts = dict(zip(split.text_ids, split.texts, strict=True))
     places = {key: index for index, key in enumerate(model.retrievals["i2t"].ranking.queries.ids)}
@@ -189,8 +189,13 @@ def _original_chosen(example: Example, texts: dict[str, str]) -> Json:
 
 
 def original_comparison(contrast: Contrast, split: Split) -> Json:
-    """The original's comparison.json: queries of one model's top that the other misses by far, 0-based ranks by model name."""
+    """The original's comparison.json: queries of one model's top that the other misses by far, 0-based ranks by model name.
+
+    They stand in the order of the split.
+    """
     texts = dict(zip(split.text_ids, split.texts, strict=True))
+    ids: dict[Direction, tuple[str, ...]] = {"i2t": split.image_ids, "t2i": split.text_ids}
+    place = {way: {key: index for index, key in enumerate(ids[way])} for way in DIRECTIONS}
     return {
         direction: [
             {
@@ -198,7 +203,7 @@ def original_comparison(contrast: Contrast, split: Split) -> Json:
                 contrast.better: _plain(shift.better),
                 contrast.worse: _plain(shift.worse),
             }
-            for shift in shifts
+            for shift in sorted(shifts, key=lambda shift: place[direction][shift.query])
         ]
         for direction, shifts in contrast.shifts.items()
     }

@@ -7,13 +7,15 @@ as k in R@k does: under the expected tie policy rank 9.5 is not among the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 
-from ranking.matrix import ROWS_AT_ONCE, Kind, Ranking, RankingError
+from error_analysis.neighbours import Neighbours
+from ranking.matrix import Kind, Ranking, RankingError
 from ranking.metrics import Positions, Ties, positions
 
 Direction = Literal["i2t", "t2i"]
@@ -40,6 +42,11 @@ class Retrieval:
             raise RankingError(f"error analysis reads image-text rankings; this one has {kinds[0]} queries and {kinds[1]} items")
         directed = ranking.by(QUERY_KIND[direction])
         return cls(direction, directed, positions(directed, ties), ties)
+
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """The first items of every query, read at the first use."""
+        return Neighbours.of(self)
 
     @property
     def ranks(self) -> np.ndarray:
@@ -99,38 +106,16 @@ def mine(retrieval: Retrieval, queries: np.ndarray, sample: int = 40, seed: int 
 
 def examples(retrieval: Retrieval, queries: np.ndarray) -> tuple[Example, ...]:
     """The examples of these query indices, in that order."""
-    made = {query: _example(retrieval, query, row) for query, row in _rows(retrieval.ranking, queries)}
-    return tuple(made[query] for query in queries.tolist())
+    return tuple(_example(retrieval, query) for query in queries.tolist())
 
 
-def _rows(ranking: Ranking, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """(query, its scores), read block by block: in a file stored the other way round, one query alone costs as much as a block."""
-    for block in np.unique(queries // ROWS_AT_ONCE):
-        start = int(block) * ROWS_AT_ONCE
-        rows = ranking.rows(start, min(start + ROWS_AT_ONCE, len(ranking.queries.ids)))
-        for query in queries[queries // ROWS_AT_ONCE == block].tolist():
-            yield query, rows[query - start]
-
-
-def _example(retrieval: Retrieval, query: int, row: np.ndarray) -> Example:
-    ids, relevant = retrieval.ranking.items.ids, retrieval.ranking.relevant.of(query)
-    first = _first_items(row, relevant, retrieval.ties)
+def _example(retrieval: Retrieval, query: int) -> Example:
+    ids, near = retrieval.ranking.items.ids, retrieval.neighbours
     return Example(
         retrieval.direction,
         retrieval.ranking.queries.ids[query],
         float(retrieval.ranks[query]),
-        tuple(ids[item] for item in relevant),
-        tuple(ids[item] for item in first),
-        tuple(row[first].tolist()),
+        tuple(ids[item] for item in retrieval.ranking.relevant.of(query)),
+        tuple(ids[item] for item in near.items[query, :SHOWN]),
+        tuple(near.scores[query, :SHOWN].tolist()),
     )
-
-
-def _first_items(row: np.ndarray, relevant: np.ndarray, ties: Ties) -> np.ndarray:
-    """The items shown, best first, placed as the rank counts them: under the pessimistic policy a tied truth stands last.
-
-    Under the expected policy a truth has no single place among its ties; they stand in the order of the items.
-    """
-    count = min(SHOWN, len(row))
-    candidates = np.flatnonzero(row >= np.partition(row, len(row) - count)[len(row) - count])
-    tie_key = {"pessimistic": 1, "optimistic": -1, "expected": 0}[ties] * np.isin(candidates, relevant)
-    return candidates[np.lexsort((candidates, tie_key, -row[candidates]))][:count]

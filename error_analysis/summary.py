@@ -10,6 +10,7 @@ from error_analysis.analysis import Analysis, Contrast, Model, hard_for_all
 from error_analysis.mining import DIRECTIONS, QUERY_KIND, Direction, Retrieval
 
 NOUN: dict[Direction, str] = {direction: "image" if kind == "image" else "caption" for direction, kind in QUERY_KIND.items()}
+WAY: dict[Direction, str] = {"i2t": "Image to text", "t2i": "Text to image"}
 
 
 def histogram(ranks: np.ndarray, items: int) -> list[dict[str, Any]]:
@@ -30,15 +31,30 @@ def histogram(ranks: np.ndarray, items: int) -> list[dict[str, Any]]:
 
 def sentences(analysis: Analysis) -> list[str]:
     """What is right and wrong with each model, and where the models differ."""
+    return of_models(analysis) + [
+        _of_contrast(contrast, analysis) for contrast in analysis.contrasts if any(contrast.shifts.values())
+    ]
+
+
+def of_models(analysis: Analysis) -> list[str]:
+    """What all models miss, first of all; then each model for itself."""
     said = [
         f"{model.name} is tested with what it knows: {leak}." for model in analysis.models if (leak := model.provenance.leakage)
     ]
     said += [_of_model(model, analysis.options.hard) for model in analysis.models]
     said += [_of_ties(model) for model in analysis.models if any(_tied(model, direction) for direction in DIRECTIONS)]
-    if len(analysis.models) > 1:
-        missed = " and ".join(_count(hard_for_all(analysis, direction), NOUN[direction]) for direction in DIRECTIONS)
-        said.append(f"For {missed} no model has a truth among the first {analysis.options.hard}.")
-    return said + [_of_contrast(contrast, analysis) for contrast in analysis.contrasts if any(contrast.shifts.values())]
+    return [_of_all(analysis), *said] if len(analysis.models) > 1 else said
+
+
+def _of_all(analysis: Analysis) -> str:
+    hard = {direction: hard_for_all(analysis, direction) for direction in DIRECTIONS}
+    if not any(hard.values()):
+        return f"For every query some model has a truth among the first {analysis.options.hard}."
+    missed = " and ".join(
+        f"{counted(count, NOUN[direction])} ({100 * count / len(analysis.ranks(direction)):.1f} %)"
+        for direction, count in hard.items()
+    )
+    return f"For {missed} no model has a truth among the first {analysis.options.hard}."
 
 
 def _of_model(model: Model, hard: int) -> str:
@@ -53,7 +69,7 @@ def _of_model(model: Model, hard: int) -> str:
 
 def _missed(retrieval: Retrieval, hard: int) -> str:
     missed = retrieval.ranks[retrieval.ranks > hard - 1]
-    count = _count(len(missed), NOUN[retrieval.direction])
+    count = counted(len(missed), NOUN[retrieval.direction])
     if not len(missed):
         return count
     share, items = 100 * len(missed) / len(retrieval.ranks), len(retrieval.ranking.items.ids)
@@ -63,7 +79,7 @@ def _missed(retrieval: Retrieval, hard: int) -> str:
 
 
 def _of_ties(model: Model) -> str:
-    tied = " and ".join(_count(_tied(model, direction), NOUN[direction]) for direction in DIRECTIONS)
+    tied = " and ".join(counted(_tied(model, direction), NOUN[direction]) for direction in DIRECTIONS)
     return f"{model.name} gives a truth and a wrong item the same score for {tied}: these ranks depend on the tie policy."
 
 
@@ -72,10 +88,10 @@ def _tied(model: Model, direction: Direction) -> int:
 
 
 def _of_contrast(contrast: Contrast, analysis: Analysis) -> str:
-    found = " and ".join(_count(len(contrast.shifts[direction]), NOUN[direction]) for direction in DIRECTIONS)
+    found = " and ".join(counted(len(contrast.shifts[direction]), NOUN[direction]) for direction in DIRECTIONS)
     options = analysis.options
     return f"{contrast.better} has the truth of {found} among its first {options.top}, {contrast.worse} at least {options.gap} places later."
 
 
-def _count(count: int, noun: str) -> str:
+def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

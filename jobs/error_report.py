@@ -1,4 +1,4 @@
-"""Say where one or more rankings of a split go wrong: a report of hard and easy queries, and of model against model.
+"""Say why the models that made one or more rankings of a split fail: a report that opens from disk.
 
 python jobs/error_report.py --rankings runs/clip_zero_shot/default/ranking-test.h5 runs/lxmert_predict/default/ranking-test.h5
 sbatch slurm/error_report.sh --rankings runs/clip_zero_shot/default/ranking-test.h5
@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from launch.entry import main
 from launch.resources import Resources
-
-if TYPE_CHECKING:
-    from ranking.matrix import Ranking
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Config:
     rankings: tuple[Path, ...] = ()
     """Ranking files of one split, one for each model."""
     corpus: str = ""
-    """Corpus folder that was ranked; by default the one that the first ranking names."""
+    """Corpus folder that was ranked; by default the one that the first ranking names, looked for here and above the file."""
     names: tuple[str, ...] = ()
     """Names of the models in the report; by default the model's, or the run folder's where two models share one."""
     hard: int = 10
@@ -43,6 +40,8 @@ class Config:
     """Ids of image queries to show whatever their rank."""
     captions: tuple[str, ...] = ()
     """Ids of caption queries to show whatever their rank."""
+    judgements: tuple[Path, ...] = ()
+    """Files of further right pairs, as people judged them: JSON or CSV (error_analysis/truths.py)."""
     original_layouts: bool = False
     """Also write the JSON files of lxmert_clip_tiir: <name>_<split>.json, comparison.json."""
 
@@ -51,52 +50,22 @@ RESOURCES = Resources(gpus_per_node=0, minutes=60)
 
 
 def run(config: Config, run_dir: Path) -> None:
-    """Write report/, metrics.json and, on request, the original's files into the run folder."""
-    from corpora.corpus import Corpus
-    from error_analysis.analysis import Options, analyse
+    """Write report/, metrics.json and, on request, the original's files into the run folder, and the page over all reports beside it."""
+    from error_analysis.analysis import Options
     from error_analysis.layouts import original_files
-    from error_analysis.report import write_report
+    from error_analysis.study import study
     from error_analysis.summary import sentences
     from ranking.evaluate import write_result
 
     options = Options(**{field.name: getattr(config, field.name) for field in fields(Options)})
-    rankings = _open(config)
-    corpus = Corpus(config.corpus or _ranked_corpus(next(iter(rankings.values())), config.rankings[0]))
-    analysis = analyse(rankings, corpus, options)
+    analysis, index = study(config.rankings, run_dir, options, config.corpus, config.names, config.judgements)
     files = {"metrics.json": {model.name: model.metrics for model in analysis.models}}
     if config.original_layouts:
         files |= original_files(analysis)
     for name, content in files.items():
         write_result(run_dir / name, content)
-    index = write_report(analysis, corpus.images, run_dir / "report")
     print(*sentences(analysis), sep="\n")
     print(index)
-
-
-def _open(config: Config) -> dict[str, Ranking]:
-    """The rankings by their name in the report."""
-    from ranking.matrix import read_ranking
-
-    if not config.rankings:
-        raise ValueError("--rankings: name at least one ranking file, as a rank job writes it (ranking-<split>.h5)")
-    rankings = [read_ranking(path) for path in config.rankings]
-    names = config.names or _names(rankings, config.rankings)
-    if len(names) != len(rankings) or len(set(names)) != len(names) or not all(names):
-        raise ValueError(f"--names {' '.join(names)}: give {len(rankings)} different names, one for each ranking")
-    return dict(zip(names, rankings, strict=True))
-
-
-def _names(rankings: list[Ranking], paths: tuple[Path, ...]) -> tuple[str, ...]:
-    models = [ranking.provenance.model for ranking in rankings]
-    return tuple(models if len(set(models)) == len(models) and all(models) else (path.absolute().parent.name for path in paths))
-
-
-def _ranked_corpus(ranking: Ranking, path: Path) -> str:
-    """The corpus folder that a ranking file names."""
-    folder = ranking.provenance.corpus
-    if not (Path(folder) / "corpus.json").exists():
-        raise ValueError(f"{path}: was ranked on corpus {folder!r}, which is not here; give its folder with --corpus")
-    return folder
 
 
 if __name__ == "__main__":

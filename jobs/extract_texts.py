@@ -38,19 +38,22 @@ def run(config: Config, run_dir: Path) -> None:
     from launch.process_group import device_name
     from models.text_features import TextFeatures, tower_name, write_text_features
     from models.text_tower import load_text_tower
-    from training.processes import on_main
+    from training.loop import process_group
+    from training.processes import is_main, on_main
 
+    process_group("no")
     corpus = Corpus(config.corpus)
     texts = [text for name in config.splits or corpus.info["splits"] for text in corpus.split(name).texts]
     tower = load_text_tower(config.text, max_length=config.max_length, depth=config.text_depth)
     made_by = tower_name(tower, config.text)
-    if not config.folder.exists():
+    if not on_main(config.folder.exists):
         on_main(lambda: write_text_features(config.folder, tower.to(device_name()), made_by, texts, current()))
     features = TextFeatures(config.folder)
     if features.made_by != made_by:
         raise ValueError(f"{config.folder}: holds features of {features.made_by}; choose another --folder for those of {made_by}")
     features(texts[:1])
-    print(f"text features of {config.folder}: {features.made_by}", flush=True)
+    if is_main():
+        print(f"text features of {config.folder}: {features.made_by}", flush=True)
 
 
 if __name__ == "__main__":

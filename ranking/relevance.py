@@ -88,7 +88,21 @@ def _read_bare(path: Path, split: Split) -> GradedRelevance:
             f"{path}: {size:,} bytes; bare float32 values for the {shape[0]} texts and {shape[1]} images of split {split.name} are "
             f"{4 * shape[0] * shape[1]:,}"
         )
-    return GradedRelevance(path.stem, split.text_ids, split.image_ids, np.fromfile(path, "<f4").reshape(shape))
+    graded = GradedRelevance(path.stem, split.text_ids, split.image_ids, np.fromfile(path, "<f4").reshape(shape))
+    _check_order(graded.values, split, path)
+    return graded
+
+
+def _check_order(values: np.ndarray, split: Split, path: Path) -> None:
+    """RankingError unless texts are more relevant to their own images than to others: in another order they are not."""
+    images, texts = split.pairs[:: -(-len(split.pairs) // 1000)].T  # a thousand of them tell
+    own, row = values[texts, images][:, None], values[texts]
+    lead = (own > row).mean() - (own < row).mean()
+    if lead < 0.5:
+        raise RankingError(
+            f"{path}: a text is more relevant to its own image than to {50 + 50 * lead:.0f} % of all, by chance 50 %: rows and columns "
+            f"are not those of split {split.name}, or in another order"
+        )
 
 
 def write_relevance(path: Path, method: str, split: Split, blocks: Iterable[np.ndarray]) -> None:

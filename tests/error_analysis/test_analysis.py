@@ -7,8 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from error_analysis.analysis import Options, analyse, hard_for_all, split_of
-from ranking.matrix import RankingError, Relevance
+from corpora.corpus import Caption, Corpus, CorpusWriter, ImageRecord
+from corpora.images import write_images
+from error_analysis.analysis import Options, analyse, hard_for_all, in_order_of, split_of
+from ranking.matrix import Axis, RankingError, Relevance
+from ranking.rescored import Rescored
 
 
 @pytest.fixture
@@ -122,3 +125,71 @@ def test_no_torch_is_imported():
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def shuffled(ranking):
+    """The same ranking, its images and texts in another order."""
+    rng = np.random.default_rng(0)
+    rows, columns = (rng.permutation(len(axis.ids)) for axis in (ranking.queries, ranking.items))
+    places = np.argsort(rows), np.argsort(columns)
+    pairs = np.stack([place[own] for place, own in zip(places, ranking.relevant.pairs().T, strict=True)], axis=1)
+    return replace(
+        ranking,
+        queries=Axis("image", tuple(ranking.queries.ids[n] for n in rows)),
+        items=Axis("text", tuple(ranking.items.ids[n] for n in columns)),
+        relevant=Relevance.from_pairs(pairs, len(rows)),
+        scores=ranking.scores[rows][:, columns],
+        rescored=ranking.rescored
+        and Rescored(*(part[rows][:, columns] for part in (ranking.rescored.scores, ranking.rescored.marks))),
+    )
+
+
+@pytest.fixture
+def several(make_corpus, make_ranking):
+    """600 images, more than one block of them, with one or two captions, and a ranking."""
+    split = make_corpus({f"img{i}": [f"caption {i}"] * (1 + i % 2) for i in range(600)}, "several").split("val")
+    return split, make_ranking(split, np.random.default_rng(1).random((600, 900)))
+
+
+def test_images_and_texts_stand_in_the_order_of_the_split(several):
+    split, ranking = several
+    assert in_order_of(split, ranking.T).scores is ranking.scores
+    for other in (shuffled(ranking), shuffled(ranking).T):
+        found = in_order_of(split, other)
+        assert (found.queries.ids, found.items.ids) == (split.image_ids, split.text_ids)
+        assert (found.scores[:] == ranking.scores).all()
+        assert (found.relevant.pairs() == split.pairs).all()
+
+
+def test_second_scores_are_put_in_order_too(several):
+    split, ranking = several
+    rng = np.random.default_rng(2)
+    marks = rng.integers(0, 4, ranking.scores.shape).astype(np.uint8)
+    second = np.where(marks > 0, rng.random(ranking.scores.shape), 0).astype(np.float32)
+    whole = replace(ranking, rescored=Rescored(second, marks))
+    for other in (shuffled(whole), shuffled(whole).T):
+        found = in_order_of(split, other)
+        assert (found.rows(0, 600) == whole.rows(0, 600)).all()
+        assert (found.T.rows(0, 900) == whole.T.rows(0, 900)).all()
+
+
+def test_the_order_of_a_file_changes_nothing(numbered_corpus, split, make_ranking):
+    ranking = make_ranking(split, np.random.default_rng(3).random((24, 24)))
+    one, two = (analyse({"m": made}, numbered_corpus, Options()) for made in (ranking, shuffled(ranking)))
+    assert one.models[0].mined == two.models[0].mined
+    for direction in ("i2t", "t2i"):
+        first, second = (analysis.models[0].neighbours[direction] for analysis in (one, two))
+        assert (first.items == second.items).all() and (first.margin == second.margin).all()
+
+
+def test_captions_of_an_image_and_images_of_a_caption_are_one_cluster(tmp_path, make_jpeg, make_ranking):
+    described = [("a",), ("a",), ("b", "c"), ("d",), ("c",)]
+    with CorpusWriter(tmp_path / "shared") as writer:
+        write_images(writer.part / "images.h5", [(key, make_jpeg()) for key in "abcd"])
+        writer.images += [ImageRecord(key, "val", 40, 30) for key in "abcd"]
+        writer.captions += [Caption(f"c{n}", f"caption {n}", images) for n, images in enumerate(described)]
+    corpus = Corpus(tmp_path / "shared")
+    clusters = analyse({"m": make_ranking(corpus.split("val"), np.ones((4, 5)))}, corpus, Options()).clusters
+    a, b, c, d = clusters["i2t"].tolist()
+    assert (b == c, len({a, b, d})) == (True, 3)
+    assert clusters["t2i"].tolist() == [a, a, b, d, b]

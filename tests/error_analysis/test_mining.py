@@ -108,11 +108,11 @@ def test_chosen_queries_keep_the_given_order(known_ranks):
 
 
 def test_blocks_of_rows_change_nothing(known_ranks, monkeypatch):
-    retrieval = Retrieval.of(known_ranks([3, 11, 0, 7, 12, 1, 2], 14), "t2i")
+    ranking = known_ranks([3, 11, 0, 7, 12, 1, 2], 14)
     queries = np.array([6, 1, 4, 0])
-    whole = examples(retrieval, queries)
-    monkeypatch.setattr("error_analysis.mining.ROWS_AT_ONCE", 2)
-    assert examples(retrieval, queries) == whole
+    whole = examples(Retrieval.of(ranking, "t2i"), queries)
+    monkeypatch.setattr("error_analysis.neighbours.ROWS_AT_ONCE", 2)
+    assert examples(Retrieval.of(ranking, "t2i"), queries) == whole
 
 
 def test_nan_is_refused(known_ranks):

@@ -63,12 +63,12 @@ def test_a_perfect_model(say):
 def test_two_models(say):
     weak = np.eye(24)
     weak[12:, 0] = 2  # caption 0 matches 12 wrong images better than its own
-    _, second, both, better = say(clip=np.eye(24) * 3, lxmert=weak)
+    both, _, second, better = say(clip=np.eye(24) * 3, lxmert=weak)
     assert second == (
         "lxmert puts a truth first for 50.0 % of images (12 of 24) and 95.8 % of captions (23 of 24). "
         "It has none among the first 10 for 0 images and 1 caption (4.2 %, their median rank 13, the worst 13 of 24)."
     )
-    assert both == "For 0 images and 0 captions no model has a truth among the first 10."
+    assert both == "For every query some model has a truth among the first 10."
     assert better == "clip has the truth of 0 images and 1 caption among its first 10, lxmert at least 10 places later."
 
 
@@ -77,3 +77,10 @@ def test_ties_are_told(say):
     assert told[1] == (
         "constant gives a truth and a wrong item the same score for 24 images and 24 captions: these ranks depend on the tie policy."
     )
+
+
+def test_what_all_models_miss_comes_first(say):
+    bad = np.eye(24)
+    bad[:, 0] = 2  # every image prefers caption 0: image 1 to 23 still have theirs second
+    bad[20, 1:12] = 3  # and image 20 eleven others
+    assert say(a=bad, b=bad)[0] == "For 1 image (4.2 %) and 1 caption (4.2 %) no model has a truth among the first 10."

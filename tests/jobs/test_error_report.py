@@ -64,8 +64,11 @@ def test_it_writes_the_report_and_says_where(two, run_dir, capsys):
     run(Config(rankings=two), run_dir)
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == str(run_dir / "report/index.html")
-    assert said[0].startswith("clip puts a truth first for 100.0 % of images")
+    assert said[0] == "For every query some model has a truth among the first 10."
+    assert said[1].startswith("clip puts a truth first for 100.0 % of images")
     assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.json", "report"]
+    assert 'href="run/report/index.html"' in (run_dir.parent / "reports.html").read_text()
+    assert 'href="../../reports.html"' in (run_dir / "report/index.html").read_text()
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["clip"]["figures"]["rsum"] == 600 > metrics["lxmert"]["figures"]["rsum"]
     assert json.loads((run_dir / "report/report.json").read_text())["models"][1]["hard"]["t2i"]["total"] == 1

@@ -147,19 +147,37 @@ def test_too_few_rows_leave_no_file(tmp_path, values):
     assert not list(tmp_path.iterdir())
 
 
-def test_bare_values_of_the_original_are_read_by_their_size(tmp_path, values):
+@pytest.fixture
+def bare(values) -> np.ndarray:
+    """Of a method that finds texts most relevant to their own images."""
+    images, texts = split().pairs.T
+    values[texts, images] += 0.5
+    return values.astype("<f4")
+
+
+def test_bare_values_of_the_original_are_read_by_their_size(tmp_path, bare):
     path = tmp_path / "coco-test-spice.npy"
-    values.astype("<f4").tofile(path)
+    bare.tofile(path)
     read = read_relevance(path, split())
-    assert read.method == "coco-test-spice" and np.array_equal(read.values, values)
+    assert read.method == "coco-test-spice" and np.array_equal(read.values, bare)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(RankingError, match=r"bytes; bare float32 values for the \d+ texts and \d+ images of split"):
         read_relevance(path, split())
-    np.full(values.shape, -1, "<f4").tofile(path)
+    np.full(bare.shape, -1, "<f4").tofile(path)
     with pytest.raises(RankingError, match="not computed"):
         read_relevance(path, split())
     with pytest.raises(RankingError, match="no whole relevance file"):
         read_relevance(tmp_path / "none.h5", split())
+
+
+def test_bare_values_in_another_order_are_refused(tmp_path, bare):
+    path = tmp_path / "coco-test-spice.npy"
+    sparse = np.where(bare > 1.2, bare, 0).astype("<f4")  # as of SPICE most values are 0
+    for values in (bare, sparse):
+        for moved in (np.roll(values, 1, 0), np.roll(values, 1, 1), values[::-1], np.zeros_like(values)):
+            moved.tofile(path)
+            with pytest.raises(RankingError, match="rows and columns are not those of split test, or in another order"):
+                read_relevance(path, split())
 
 
 def test_the_job_prints_it_and_a_ranking_that_stands_gets_it_later(tmp_path, values, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """Train TERN on a corpus's region features and captions.
 
 python jobs/tern_train.py --corpus data/coco --partition gpu
-python jobs/tern_train.py --config jobs/presets/tern_flickr.yaml --corpus data/flickr30k --text-features data/flickr30k/texts-distilbert
+python jobs/tern_train.py --config jobs/presets/tern_flickr.yaml --corpus data/flickr30k
 sbatch slurm/tern_train.sh --corpus data/coco --epochs 10
 """
 
@@ -41,6 +41,8 @@ class Config(Objective, Learning):
     """Peak learning rate (AdamW)."""
     weight_decay: float = 0.0
     """Weight decay of matrices; biases and LayerNorms have none."""
+    warmup: float = 0.005
+    """Share of the steps in which the learning rate rises from zero; the default is about the paper's 1,000 steps of 212,000 on COCO."""
     decay: Literal["linear", "cosine", "none"] = "none"
     """How the learning rate falls to zero after the warm-up."""
     clip: float = 2.0
@@ -58,7 +60,7 @@ class Config(Objective, Learning):
     freeze_text: bool = False
     """Leave the text tower as it is; the states of all texts are then computed once."""
     text_features: Path | None = None
-    """Folder that jobs/extract_texts.py wrote, to read instead of a text tower."""
+    """Folder that jobs/extract_texts.py wrote, to read instead of a text tower; the options of the tower then do nothing."""
     width: int | None = None
     """Width of the vision encoder; like all below, by default as the preset has it."""
     embedding: int | None = None
@@ -93,7 +95,6 @@ class Config(Objective, Learning):
     def __post_init__(self) -> None:
         Learning.__post_init__(self)
         Objective.__post_init__(self)
-        live = self.text_features is None
         require(
             self,
             ("batch_size", self.batch_size > 1, "2 or more for in-batch negatives"),
@@ -102,7 +103,6 @@ class Config(Objective, Learning):
             ("text_depth", self.text_depth >= 0, "0 or more"),
             ("input_dropout", 0 <= self.input_dropout < 1, "at least 0 and below 1"),
             ("relative", self.relative >= 0, "0 or more"),
-            ("freeze_text", live or not self.freeze_text, "left out with --text-features, which are of a frozen tower"),
             ("measure", self.measure != "order" or self.loss == "hinge", "cosine for any --loss but hinge"),
         )
 
@@ -116,13 +116,12 @@ def run(config: Config, run_dir: Path) -> None:
     from corpora.corpus import Corpus
     from corpora.leakage import note_training
     from launch.attempt import current
-    from launch.options import plain
     from launch.process_group import device_name, loader_workers
     from models import tern
     from models.tern_training import TernPairs, TernTrainee, freeze_text
     from ranking.engine import Engine
-    from ranking.predict import validation_figures
-    from training.loop import Data, Loop, process_group
+    from ranking.fit import fit
+    from training.loop import Data, process_group
 
     corpus = Corpus(config.corpus)
     train, validation = corpus.split(config.train_split), corpus.split(config.validation_split)
@@ -131,7 +130,7 @@ def run(config: Config, run_dir: Path) -> None:
     model, inputs = _model(config, corpus, train)
     model.to(device_name())
     read = inputs
-    if config.freeze_text:
+    if config.freeze_text and config.text_features is None:
         features = freeze_text(model, config.text, [train, validation], run_dir / "cache", current())
         read = tern.TernInputs(inputs.regions, features)
     pairs = TernPairs(train, read, config.one_caption)
@@ -141,19 +140,8 @@ def run(config: Config, run_dir: Path) -> None:
         tern.save(model, inputs, folder)
         note_training(folder, train, config.text)
 
-    loop = Loop(
-        TernTrainee(model, config, config.chunk),
-        Data(pairs.samples, pairs.batch, pairs.describe, loader_workers()),
-        config,
-        run_dir,
-        accelerator,
-        save_model=save,
-        validate=lambda: validation_figures(engine),
-        supervisor=current(),
-    )
-    best = loop.run(config.wandb, plain(config))
-    if accelerator.is_main_process:
-        print(f"best validation rsum {best['validation']['rsum']:.1f} at step {best['step']}: {run_dir / 'checkpoints' / 'best'}")
+    data = Data(pairs.samples, pairs.batch, pairs.describe, loader_workers())
+    fit(TernTrainee(model, config, config.chunk), data, engine, config, run_dir, accelerator, save)
 
 
 def _model(config: Config, corpus: Corpus, train: Split) -> tuple[Tern, TernInputs]:

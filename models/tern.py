@@ -198,9 +198,7 @@ def from_scratch(shape: TernShape, regions: RegionStore, text: TextTower | TextF
 def load(checkpoint: str, regions: RegionStore, features: TextFeatures | None = None) -> tuple[Tern, TernInputs]:
     """A TERN that `save` wrote. `features` for one that was trained on text features; a live tower reads any text."""
     folder = Path(checkpoint)
-    with one_error(checkpoint, "TERN"):
-        told: dict[str, Any] = json.loads((folder / FILE).read_text())
-        shape = TernShape(**told["shape"])
+    shape, told = _read_shape(folder)
     if told["region_width"] != regions.width:
         raise ValueError(
             f"{regions.path}: features are {regions.width} wide, {checkpoint} reads {told['region_width']}; "
@@ -218,6 +216,16 @@ def load(checkpoint: str, regions: RegionStore, features: TextFeatures | None = 
     read = tower.tokens if tower is not None else features
     assert read is not None
     return model, TernInputs(regions, read)
+
+
+def _read_shape(folder: Path) -> tuple[TernShape, dict[str, Any]]:
+    """The shape, and region_width, text_width, live and features."""
+    with one_error(str(folder), "TERN"):
+        try:
+            told = json.loads((folder / FILE).read_text())
+            return TernShape(**told["shape"]), {key: told[key] for key in ("region_width", "text_width", "live", "features")}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{FILE} is damaged or of another version: {error}") from None
 
 
 def save(model: Tern, inputs: TernInputs, folder: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,13 @@ def test_order_score_is_zero_where_the_image_has_all_of_the_text():
     assert model.score_meaning == "minus the order violation"
 
 
+def test_vectors_of_order_embeddings_are_the_absolute_values_of_those_of_cosine(build, captions):
+    (order, inputs), (cosine, _) = (build(replace(SHAPES["paper"], measure=measure)) for measure in ("order", "cosine"))
+    for encode, batch in (("encode_images", inputs.images(["0", "1"])), ("encode_texts", inputs.texts(captions))):
+        (plain,) = getattr(cosine, encode)(batch)
+        assert torch.equal(getattr(order, encode)(batch)[0], plain.abs()) and (plain < 0).any()
+
+
 def test_order_scores_in_parts_are_those_of_the_whole(monkeypatch):
     model = Tern(replace(SHAPES["paper"], measure="order"), 8, 6, None)
     images, texts = torch.rand(7, 12), torch.rand(5, 12)
@@ -145,6 +153,12 @@ def test_a_checkpoint_of_other_regions_and_one_that_is_none_are_refused(tmp_path
     with pytest.raises(ValueError, match="TERN cannot be read"):
         tern.load(str(tmp_path), regions)
     tern.save(model, inputs, tmp_path)
+    whole = json.loads((tmp_path / tern.FILE).read_text())
+    for damaged in ({**whole, "shape": {"depth": 3}}, {key: whole[key] for key in ("shape", "live")}, []):
+        (tmp_path / tern.FILE).write_text(json.dumps(damaged))
+        with pytest.raises(ValueError, match=r"TERN cannot be read \(tern.json is damaged or of another version"):
+            tern.load(str(tmp_path), regions)
+    (tmp_path / tern.FILE).write_text(json.dumps(whole))
     regions.width = 9
     with pytest.raises(ValueError, match=r"features are 9 wide, .* reads 8"):
         tern.load(str(tmp_path), regions)

@@ -78,6 +78,22 @@ def test_two_processes_learn_what_one_learns(tmp_path, build, options):
         torch.testing.assert_close(first[name], gradient, atol=5e-6 * max(1, largest), rtol=0)
 
 
+@pytest.mark.parametrize("options", LOSSES, ids=str)
+def test_what_fits_is_no_negative(build, options):
+    """Captions of one image, and one that describes two: as the loss of the vectors under what the split tells."""
+    trainee, pairs, _, split = build(**options)
+    samples = np.array([0, 3, 4, 1, 5, 2, 17, 9])
+    images, texts = split.pairs[samples].T
+    fits = torch.tensor([[image in OWNERS[text] for text in texts] for image in images])
+    assert fits.sum() > len(samples)
+    trainee.eval()
+    batch = pairs.batch(samples, np.random.default_rng(0))
+    (image_BE,), (text_BE,) = trainee.model.encode_images(batch), trainee.model.encode_texts(batch)
+    wanted = trainee._loss(image_BE, text_BE, torch.from_numpy(images), fits)
+    torch.testing.assert_close(trainee(batch), wanted)
+    assert trainee._loss(image_BE, text_BE, torch.arange(8), torch.eye(8, dtype=torch.bool)) != wanted
+
+
 @pytest.mark.parametrize("shape", [
     SHAPE,
     TernShape("flickr", "add", 16, 1, 0, 0, False, 12, 2, 24, 0.0, 2, "mean", "gru"),

@@ -36,6 +36,10 @@ class Part:
             raise StoreError(f"--part {text}: expected a number and a count, such as 3/8 for the third of eight jobs")
         return part
 
+    def share(self, rank: int, size: int) -> Part:
+        """What the process `rank`, counted from 0, of the job's `size` processes takes of this part."""
+        return Part(self.number + self.count * rank, self.count * size)
+
     def __contains__(self, piece: int) -> bool:
         return piece % self.count == self.number - 1
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import permutations
-from pathlib import Path
 
 import numpy as np
 
@@ -21,11 +20,8 @@ from error_analysis.truths import (
     ORIGINAL,
     PACKAGE,
     Judgement,
-    JudgementError,
     Truth,
-    coco_judgements,
     positions_under,
-    read_judgement,
     truths_of,
 )
 from ranking import metrics
@@ -91,12 +87,8 @@ def judged(model: str, retrieval: Retrieval, first: np.ndarray, judgements: Sequ
     return Judged(model, retrieval.direction, retrieval, truths, {truth.name: figures(at) for truth, at in found}, first)
 
 
-def section(analysis: Analysis, files: Sequence[Path] = ()) -> Section:
-    """Under CxC and ECCV Caption where the split is COCO's test, and under each file of further pairs (truths.read_judgement)."""
-    judgements = (*coco_judgements(analysis.split), *(read_judgement(path, analysis.split) for path in files))
-    names = [ORIGINAL, *(judgement.name for judgement in judgements)]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise JudgementError(f"two judgements are named {min(twice)!r}; rename the file")
+def section(analysis: Analysis, judgements: Sequence[Judgement]) -> Section:
+    """Under the corpus's own truth and under that of each judge."""
     if not judgements:
         return Section(NAME, TITLE, (_nothing(),))
     found = [

@@ -163,8 +163,11 @@ def alike_columns(ranking: Ranking, seed: int = 0) -> Pairs:
     sketch = np.zeros((SKETCH, len(ranking.items.ids)), np.float32)
     total = np.zeros(len(ranking.items.ids))
     signs = np.zeros(SKETCH)
+    size = np.float32(0)  # of scores, so that sums of huge ones are finite; a correlation does not depend on it
     for _, block in ranking.first.blocks():
-        centred = block - block.mean(axis=1, keepdims=True)
+        size = size or np.abs(block).max() or np.float32(0)
+        scores = block / (size or 1)
+        centred = scores - scores.mean(axis=1, keepdims=True)
         sign = rng.choice(np.array([-1, 1], np.float32), (SKETCH, len(block)))
         sketch += sign @ centred
         total += centred.sum(axis=0)

@@ -24,14 +24,14 @@ from error_analysis.analysis import Analysis
 from error_analysis.contents import Contents
 from error_analysis.near_duplicates import Duplicates
 from error_analysis.section import Section
-from error_analysis.truths import coco_judgements, read_judgement
+from error_analysis.truths import judgements_of
 
 
 def sections(analysis: Analysis, corpus: Corpus, judged: Sequence[Path] = ()) -> Iterator[Section]:
     """Every section of an analysis of this corpus; `judged` are files of further relevant pairs (error_analysis.truths)."""
     split = analysis.split
     contents, duplicates = Contents.of(split, corpus), Duplicates.of(split, corpus)
-    accepted = (*coco_judgements(split), *(read_judgement(path, split) for path in judged))
+    accepted = judgements_of(split, judged)
     yield ranks.section(analysis)
     yield causes.section(analysis, contents, duplicates, accepted)
     yield slices.section(analysis, contents, duplicates.sizes)
@@ -39,7 +39,7 @@ def sections(analysis: Analysis, corpus: Corpus, judged: Sequence[Path] = ()) ->
     yield confidence.section(analysis)
     yield head_to_head.section(analysis)
     yield near_duplicates.section(analysis, duplicates)
-    yield judgements.section(analysis, judged)
+    yield judgements.section(analysis, accepted)
     yield hubness.section(analysis)
     yield headroom.section(analysis)
     yield agreement.section(analysis)

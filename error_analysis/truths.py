@@ -77,6 +77,15 @@ def _keys(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
     return queries.astype(np.int64) << 32 | items
 
 
+def judgements_of(split: Split, files: Sequence[Path] = ()) -> tuple[Judgement, ...]:
+    """CxC and ECCV Caption where the split is COCO's test, and each file of further pairs. JudgementError if two have one name."""
+    found = (*coco_judgements(split), *(read_judgement(path, split) for path in files))
+    names = [ORIGINAL, *(judgement.name for judgement in found)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise JudgementError(f"two judgements are named {min(twice)!r}; rename the file")
+    return found
+
+
 def coco_judgements(split: Split) -> tuple[Judgement, ...]:
     """CxC's and ECCV Caption's judgements; none if the split is not of COCO's test images or the package is not installed.
 

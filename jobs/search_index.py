@@ -52,7 +52,7 @@ def run(config: Config, run_dir: Path) -> None:
     queries, part, place = read_vectors(config.queries), Part.parse(config.part), find_place() or Place()
     device = place.local_rank % faiss.get_num_gpus() if faiss.get_num_gpus() else None
     search = NeighbourSearch(config.file, queries, config.index, config.top, config.parameters, device, current())
-    if not search.run(Part((part.number - 1) * place.size + place.rank + 1, part.count * place.size)):
+    if not search.run(part.share(place.rank, place.size)):
         print(f"this share is done; {config.file} will stand when all are", flush=True)
         return
     print(f"neighbours of {len(queries):,} queries: {config.file}", flush=True)

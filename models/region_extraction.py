@@ -113,7 +113,7 @@ class Extraction:
             raise CorpusError(f"{self.path}: made otherwise ({'; '.join(differs)}); remove it or choose another --store-as")
 
     def _extract(self, pieces: Pieces, made_from: dict[str, str]) -> None:
-        own = Part(self.part.number + self.part.count * self.rank, self.part.count * self.size)
+        own = self.part.share(self.rank, self.size)
         missing = pieces.missing(own)
         batches = [_batches(self._images.ids[number * PIECE : (number + 1) * PIECE], self.batch_size) for number in missing]
         loader = DataLoader(

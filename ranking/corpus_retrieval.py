@@ -126,8 +126,7 @@ class Retrieval:
     # Pieces
 
     def _retrieve(self, pieces: Pieces) -> None:
-        own = Part(self.part.number + self.part.count * self.rank, self.part.count * self.size)
-        missing = pieces.missing(own)
+        missing = pieces.missing(self.part.share(self.rank, self.size))
         for number in progress(missing, f"pieces of {PIECE} texts", len(missing)):
             self.supervisor.beat()
             found = self._found(range(number * PIECE, min((number + 1) * PIECE, len(self.texts))))

@@ -66,7 +66,7 @@ class Encoder(Engine):
         of_images = made_by.kind == "images"
         ids, items = (self.split.image_ids, self.split.image_ids) if of_images else (self.split.text_ids, self.split.texts)
         batches = _Batches(self.inputs, made_by.kind, items)
-        mine = Part((part.number - 1) * processes.size() + processes.rank() + 1, part.count * processes.size())
+        mine = part.share(processes.rank(), processes.size())
         write_vectors(folder, lambda ranges: self._encoded(batches, ranges), ids, made_by, dtype, mine)
         processes.barrier()
         return write_vectors(folder, in_memory(np.empty(0)), ids, made_by, dtype, mine)

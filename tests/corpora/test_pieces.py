@@ -48,3 +48,10 @@ def test_pieces_of_other_work_are_refused(tmp_path):
     for count, identity in ((4, {"of": "a"}), (3, {"of": "b"})):
         with pytest.raises(StoreError, match="begun with other options or files; remove the folder"):
             Pieces(tmp_path / "p", count, identity)
+
+
+def test_the_processes_of_a_job_share_its_part():
+    part = Part(2, 3)
+    shares = [part.share(rank, 4) for rank in range(4)]
+    taken = [[piece for piece in range(60) if piece in share] for share in shares]
+    assert sorted(piece for share in taken for piece in share) == [piece for piece in range(60) if piece in part]

@@ -11,7 +11,7 @@ from corpora.corpus import Caption, Corpus, CorpusWriter, ImageRecord
 from corpora.images import write_images
 from error_analysis.analysis import Options, analyse
 from error_analysis.judgements import FIGURES, Errors, errors, figures, fold_figures, judged, section
-from error_analysis.truths import Judgement, JudgementError, Truth
+from error_analysis.truths import Judgement, JudgementError, Truth, judgements_of
 from ranking.metrics import Positions
 
 NOTHING = np.array([], np.int64)
@@ -66,7 +66,7 @@ def rows_of(made, name):
 
 
 def test_the_section_by_hand(analysis, pairs):
-    made = section(analysis, [pairs])
+    made = section(analysis, judgements_of(analysis.split, [pairs]))
     assert made.sentences == (
         "Of first items that the corpus counts as wrong, judges accept, by model and direction: mine 0.0 to 50.0 %.",
         "good, image to text: of the first captions that the corpus counts as wrong, mine judged none.",
@@ -108,7 +108,7 @@ def test_the_section_by_hand(analysis, pairs):
 
 def test_a_model_without_an_error(corpus, make_ranking, pairs):
     found = analyse({"good": make_ranking(corpus.split("val"), np.eye(3))}, corpus, Options())
-    assert section(found, [pairs]).sentences[0] == "Judges saw no query whose first item is wrong."
+    assert section(found, judgements_of(found.split, [pairs])).sentences[0] == "Judges saw no query whose first item is wrong."
 
 
 def test_several_judges_name_themselves_and_the_worst_rank_comes_first(corpus, make_ranking, pairs, tmp_path):
@@ -116,13 +116,13 @@ def test_several_judges_name_themselves_and_the_worst_rank_comes_first(corpus, m
     found = analyse({"m": make_ranking(corpus.split("val"), scores)}, corpus, Options())
     other = tmp_path / "yours.json"
     other.write_text('[{"image": "b", "text": "c0"}, {"image": "c", "text": "c1"}]')
-    made = section(found, [pairs, other])
+    made = section(found, judgements_of(found.split, [pairs, other]))
     assert [(row["Image"], row["Accepted by"], row["Rank"]) for row in rows_of(made, "judgements-accepted-i2t")] == [
         ("c", "yours", 2),
         ("b", "mine, yours", 1),
     ]
     with pytest.raises(JudgementError, match="two judgements are named 'mine'"):
-        section(found, [pairs, pairs])
+        section(found, judgements_of(found.split, [pairs, pairs]))
 
 
 def test_a_changed_order_of_the_models_is_said(corpus, make_ranking, tmp_path):
@@ -133,13 +133,13 @@ def test_a_changed_order_of_the_models_is_said(corpus, make_ranking, tmp_path):
     found = analyse({"a": make_ranking(split, a), "b": make_ranking(split, b)}, corpus, Options())
     path = tmp_path / "more.csv"
     path.write_text("image,text\na,c2\nb,c0\nc,c0\n")
-    said = section(found, [path]).sentences
+    said = section(found, judgements_of(found.split, [path])).sentences
     assert "Image to text, the models stand in the order a, b by the corpus's R@1 and b, a by MAP@R under more." in said
     assert sum("order" in sentence for sentence in said) == 1
 
 
 def test_where_nothing_more_is_known_it_says_so(analysis):
-    made = section(analysis)
+    made = section(analysis, judgements_of(analysis.split))
     assert len(made.sentences) == 1 and "Nothing is known of this split" in made.sentences[0]
     assert made.tables == made.plots == ()
 
@@ -185,7 +185,7 @@ def test_real_judgements_of_real_ids(coco, tmp_path, make_jpeg, make_ranking):
     for row, image in enumerate(images[:30]):  # the model finds what judges accept, for some images
         scores[row, [place[str(text)] for text in coco.eccv_gts["i2t"][image] if str(text) in place][-1]] += 9
     found = analyse({"noise": make_ranking(split, scores)}, corpus, Options())
-    made = section(found)
+    made = section(found, judgements_of(found.split))
     by = {row["Truth"]: row for row in rows_of(made, "judgements") if row["Direction"] == "Image to text"}
     order = {
         int(image): [int(split.text_ids[text]) for text in np.argsort(-row)] for image, row in zip(images, scores, strict=True)

@@ -112,7 +112,9 @@ class Shard:
         if self.on_gpu is not None and k <= MOST_ON_GPU:
             found: tuple[np.ndarray, np.ndarray] = self.on_gpu.search(rows, k)
         else:
-            found = self.index.search(rows, k, params=self._parameters if len(self.removed) else None)
+            # pytorch-metric-learning puts a search that takes no parameters in the place of faiss's, which then has this name
+            search = getattr(self.index, "search_numpy", self.index.search)
+            found = search(rows, k, params=self._parameters if len(self.removed) else None)
         return found
 
     @cached_property

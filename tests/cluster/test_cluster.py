@@ -40,7 +40,7 @@ def test_two_nodes_with_gpus_and_accounting(cluster):
     lines = cluster.ask("srun", "--nodes=2", "--ntasks-per-node=2", "--gres=gpu:2", "bash", "-c", tell).splitlines()
     assert sorted(lines) == ["n1 0 0,1", "n1 1 0,1", "n2 0 0,1", "n2 1 0,1"]
     job = cluster.ask("squeue", "--noheader", "--states=all", "--format=%A", "--sort=-i").split()[0]
-    assert cluster.state(job) == "COMPLETED"
+    cluster.wait_for_state(job, "COMPLETED")  # it may still be completing
     cluster.wait_for(lambda: cluster.sacct(job) == ["COMPLETED"], 15, "sacct")
 
 

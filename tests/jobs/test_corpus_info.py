@@ -33,7 +33,7 @@ def test_report_sheet_and_check(corpus, tmp_path, capsys):
     assert "all 3 images and 0 captions" in printed and "verified: every image is there once" in printed
     report = json.loads((tmp_path / "corpus-info.json").read_text())
     assert report["splits"]["all"]["images"] == 3 and report["damage"] == []
-    assert Image.open(tmp_path / "contact-sheet.jpg").size == (3 * 208 + 8, 276)
+    assert Image.open(tmp_path / "contact-sheet.jpg").size == (3 * 208 + 8, 291)
 
 
 def test_no_sheet_and_no_check_unless_asked_for(corpus, tmp_path, capsys):

@@ -46,7 +46,7 @@ class Retrieval:
     @cached_property
     def neighbours(self) -> Neighbours:
         """The first items of every query, read at the first use."""
-        return Neighbours.of(self)
+        return Neighbours.of(self.ranking, self.ties)
 
     @property
     def ranks(self) -> np.ndarray:

@@ -7,15 +7,11 @@ with it, under the optimistic one before them, under the expected one in the ord
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ranking.matrix import ROWS_AT_ONCE
+from ranking.matrix import ROWS_AT_ONCE, Ranking
 from ranking.metrics import Ties
-
-if TYPE_CHECKING:
-    from error_analysis.mining import Retrieval
 
 KEPT = 50
 """Items kept for each query."""
@@ -43,9 +39,8 @@ class Neighbours:
     """(Q,) float64 standard deviation over all items."""
 
     @classmethod
-    def of(cls, retrieval: Retrieval, k: int = KEPT) -> Neighbours:
+    def of(cls, ranking: Ranking, ties: Ties = "pessimistic", k: int = KEPT) -> Neighbours:
         """Read every score once, block by block. k is cut to the number of items."""
-        ranking, ties = retrieval.ranking, retrieval.ties
         indptr, indices = ranking.relevant.indptr, ranking.relevant.indices
         k, parts = min(k, len(ranking.items.ids)), []
         for start in range(0, len(ranking.queries.ids), ROWS_AT_ONCE):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from error_analysis.mining import Retrieval
 from error_analysis.neighbours import Neighbours
 from ranking.matrix import Axis, Provenance, Ranking, Relevance
 from ranking.metrics import positions
@@ -23,7 +22,7 @@ def ranking_of(scores, pairs):
 
 
 def neighbours_of(scores, pairs, k=50, ties="pessimistic"):
-    return Neighbours.of(Retrieval.of(ranking_of(scores, pairs), "i2t", ties), k)
+    return Neighbours.of(ranking_of(scores, pairs), ties, k)
 
 
 SCORES = [[0.5, 2, 2, 2, -1], [3, 3, 0, 0, 1]]
@@ -101,5 +100,5 @@ def test_many_blocks_and_one_score_for_all():
 def test_the_other_direction_reads_the_same_numbers():
     ranking = ranking_of(np.random.default_rng(0).random((7, 9)), [(n % 7, n) for n in range(9)])
     turned = replace(ranking.T, scores=ranking.scores.T.copy(), transposed=False)
-    one, two = (Neighbours.of(Retrieval.of(made, "t2i"), 4) for made in (ranking, turned))
+    one, two = (Neighbours.of(made.by("text"), k=4) for made in (ranking, turned))
     assert (one.items == two.items).all() and (one.relevant == two.relevant).all()

@@ -23,11 +23,11 @@ def benchmark(monkeypatch):
 
 
 def test_both_limits_decide(benchmark, monkeypatch, capsys):
-    config = benchmark.Config(few=20, many=40, side=64, workers=1)
+    config = benchmark.Config(few=600, many=800, side=64, workers=1)
     monkeypatch.setattr(benchmark, "LEAST_RATE", 0)
     monkeypatch.setattr(benchmark, "MOST_GROWTH", 1e9)
     assert benchmark.run(config)
     printed = capsys.readouterr().out
-    assert "40 synthetic images of 64 x 64 pixels" in printed and "per core, of the bare loop" in printed
+    assert "800 synthetic images of 64 x 64 pixels" in printed and "per core, of the bare loop" in printed
     monkeypatch.setattr(benchmark, "LEAST_RATE", 1e9)
     assert not benchmark.run(config)

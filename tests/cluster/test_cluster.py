@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
@@ -46,13 +45,13 @@ def test_two_nodes_with_gpus_and_accounting(cluster):
 
 def test_a_preempted_job_is_told_and_starts_again(cluster, spy):
     """A task that queues its job again in the time of grace, as ours do."""
-    job = spying(cluster, spy, "--partition=spot", "--signal=USR2@60", action="scontrol requeue $SLURM_JOB_ID; exit")
+    job = spying(cluster, spy, "--partition=spot", "--signal=USR2@60", action="sleep 0.5; scontrol requeue $SLURM_JOB_ID; exit")
     urgent = cluster.preempt(job)
     cluster.wait_for_state(urgent, "COMPLETED")
     cluster.wait_for_state(job, "RUNNING")
     assert cluster.details(job)["Restarts"] == "1"
     cluster.wait_for(lambda: log(spy, job).count("started") == 2, 10, "the second start")
-    assert re.match(r"started\s+USR2\b", log(spy, job))
+    assert "USR2" in log(spy, job).split("started")[1].split()
 
 
 def test_without_the_user_signal_a_preempted_job_gets_only_a_term(cluster, spy):

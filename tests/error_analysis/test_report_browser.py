@@ -113,6 +113,15 @@ def find(browser, selector: str):
     return browser.find_element("css selector", selector)
 
 
+def becomes(browser, selector: str, text: str) -> bool:
+    """Whether an element says this, soon: the page turns to another query after a key or a click, not during it."""
+    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    wait = WebDriverWait(browser, 10, 0.05, [StaleElementReferenceException])
+    return wait.until(lambda _: find(browser, selector).text == text, f"{selector} never says {text}")
+
+
 def complaints(browser) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
@@ -309,14 +318,15 @@ def test_from_a_table_to_its_queries_and_back(browser, page):
     browser.find_elements("css selector", "#table-mixed thead button")[4].click()  # the worst first
     scrolled = browser.execute_script("document.querySelector('#table-mixed').scrollIntoView(); return scrollY")
     browser.find_elements("css selector", "#table-mixed tbody a")[1].click()
-    assert find(browser, "#query .id").text == "c38" and find(browser, ".bar .count").text == "2 of 40"
+    assert becomes(browser, "#query .id", "c38") and becomes(browser, ".bar .count", "2 of 40")
     assert browser.title.startswith("c38 \u00b7 Error report") and browser.execute_script("return scrollY") == 0
     find(browser, "#query h1").send_keys("\ue014")  # right
-    assert find(browser, "#query .id").text == "c37"
-    find(browser, "#query h1").send_keys("\ue012\ue012")  # left
-    find(browser, "#query h1").send_keys("\ue012")
-    assert find(browser, "#query .id").text in ("c38", "c39")
+    assert becomes(browser, "#query .id", "c37")
+    for key in ("c38", "c39"):
+        find(browser, "#query h1").send_keys("\ue012")  # left
+        assert becomes(browser, "#query .id", key)
     find(browser, "#query h1").send_keys("\ue00c")  # escape
+    assert becomes(browser, "#query h1", "")  # hidden
     assert find(browser, "#report").is_displayed() and not find(browser, "#query").is_displayed()
     assert abs(browser.execute_script("return scrollY") - scrolled) < 60
     assert complaints(browser) == []
@@ -325,12 +335,12 @@ def test_from_a_table_to_its_queries_and_back(browser, page):
 def test_ids_of_any_letters_have_an_address(browser, page):
     for place, key in ((28, IMAGES[28]), (29, IMAGES[29])):
         go(browser, f"{page.as_uri()}#query=i2t/{quote(key, safe='')}")
-        assert find(browser, "#query .id").text == key
+        assert becomes(browser, "#query .id", key)
         find(browser, ".models .text a").click()
         assert "#query=t2i/c" in browser.current_url, place
         go(browser, f"{page.as_uri()}#query=t2i/c{2 * place}")
         find(browser, ".about .image a").click()
-        assert find(browser, "#query .id").text == key
+        assert becomes(browser, "#query .id", key)
     go(browser, f"{page.as_uri()}#query=i2t/100%")  # not an address at all
     assert find(browser, "#query h1").text == "No image with this id" and complaints(browser) == []
 

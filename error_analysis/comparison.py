@@ -43,7 +43,7 @@ def check_same_split(a: Ranking, b: Ranking) -> None:
         )
     if a.provenance.digest and b.provenance.digest and a.provenance.digest != b.provenance.digest:
         raise RankingError(
-            f"both rank split {a.provenance.split!r}, but of different corpora: {a.provenance.corpus} and {b.provenance.corpus}"
+            f"both rank split {a.provenance.split!r}, but of different corpora or parts of one: {_told(a)} and {_told(b)}; rank the same"
         )
     a, b = a.by("image"), b.by("image")
     for mine, theirs in ((a.queries, b.queries), (a.items, b.items)):
@@ -56,6 +56,11 @@ def check_same_split(a: Ranking, b: Ranking) -> None:
     if differ:
         image, text = min(differ)
         raise RankingError(f"the rankings differ on {len(differ)} relevant pairs, the first: image {image!r} and text {text!r}")
+
+
+def _told(ranking: Ranking) -> str:
+    images, texts = (len(ranking.by(kind).queries.ids) for kind in ("image", "text"))
+    return f"{ranking.provenance.corpus} ({images:,} images, {texts:,} texts)"
 
 
 def related(ranking: Ranking) -> set[tuple[str, str]]:

@@ -38,7 +38,9 @@ def open_rankings(paths: Sequence[Path], names: Sequence[str] = ()) -> dict[str,
     rankings = [read_ranking(path) for path in paths]
     names = names or _names(rankings, paths)
     if len(names) != len(rankings) or len(set(names)) != len(names) or not all(names):
-        raise ValueError(f"--names {' '.join(names)}: give {len(rankings)} different names, one for each ranking")
+        raise ValueError(
+            f"the models would be called {', '.join(names)}: give {len(rankings)} different names, one for each ranking, with --names"
+        )
     return dict(zip(names, rankings, strict=True))
 
 

@@ -141,6 +141,8 @@ def _named_pairs(path: Path) -> list[tuple[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = json.load(file) if path.suffix == ".json" else list(csv.DictReader(file))
         pairs = [(row["image"], row["text"]) for row in rows]
+    except FileNotFoundError:
+        raise JudgementError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise JudgementError(
             f"{path}: not a list of judgements ({type(error).__name__}: {error}); expected .csv with the columns image and text, "

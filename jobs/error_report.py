@@ -45,6 +45,11 @@ class Config:
     original_layouts: bool = False
     """Also write the JSON files of lxmert_clip_tiir: <name>_<split>.json, comparison.json."""
 
+    def __post_init__(self) -> None:
+        missing = [path for path in self.judgements if not path.is_file()]
+        if missing:
+            raise ValueError(f"--judgements {missing[0]}: no such file")
+
 
 RESOURCES = Resources(gpus_per_node=0, minutes=60)
 

@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, ResNetConfig
 
-from models.pretrained import one_error, read_model
+from models.pretrained import check_folder, one_error, read_model
 from models.region_extractor import require_torchvision
 from models.weight_files import load_named, read_tensors
 
@@ -158,6 +158,7 @@ def _architecture(name: str, config: PreTrainedConfig | None) -> nn.Module:
 
 
 def _transformers(checkpoint: str) -> tuple[nn.Module, Pixels, PreTrainedConfig]:
+    check_folder(checkpoint)
     with one_error(checkpoint, "configuration or image processor"):
         config = AutoConfig.from_pretrained(checkpoint)
         processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")

@@ -26,10 +26,15 @@ def one_error(checkpoint: str, part: str) -> Iterator[None]:
         ) from error
 
 
-def read_config(checkpoint: str, model_type: str) -> PreTrainedConfig:
-    """The configuration of a checkpoint; ValueError if there is none or it is of another model type."""
+def check_folder(checkpoint: str) -> None:
+    """ValueError for what can only be meant as a folder, not as a name on the hub, and is none."""
     if (checkpoint.startswith((".", "/")) or checkpoint.count("/") > 1) and not Path(checkpoint).is_dir():
         raise ValueError(f"{checkpoint}: no such folder")
+
+
+def read_config(checkpoint: str, model_type: str) -> PreTrainedConfig:
+    """The configuration of a checkpoint; ValueError if there is none or it is of another model type."""
+    check_folder(checkpoint)
     with one_error(checkpoint, "configuration"):
         config = AutoConfig.from_pretrained(checkpoint)
     if config.model_type != model_type:

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 
 from corpora.corpus import Corpus
 from models import clip, guided, lxmert, sentence_matcher, swin, tern
-from models.pretrained import one_error
+from models.pretrained import check_folder, one_error
 from models.protocols import Inputs
 
 
@@ -28,6 +28,7 @@ def open_scorer(checkpoint: str, corpus: Corpus, regions: str = "") -> tuple[str
         return "image encoder", *swin.load(checkpoint, corpus.images)
     if (folder / tern.FILE).is_file():
         return "TERN", *tern.load(checkpoint, corpus.regions(regions))
+    check_folder(checkpoint)
     with one_error(checkpoint, "configuration"):
         kind = AutoConfig.from_pretrained(checkpoint).model_type
     if kind == "clip":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from models.pretrained import one_error, read_model, read_tokenizer
+from models.pretrained import check_folder, one_error, read_model, read_tokenizer
 from models.protocols import Batch
 from models.tokenizer import learn_tokenizer, tokenize
 
@@ -143,6 +143,7 @@ def load_text_tower(
         config: PreTrainedConfig = BertConfig(vocab_size=len(tokenizer), **sizes)
         model = AutoModel.from_config(config)
     else:
+        check_folder(name)
         with one_error(name, "configuration"):
             config = AutoConfig.from_pretrained(name)
         if not 0 <= depth <= config.num_hidden_layers:

@@ -50,7 +50,12 @@ class Collection:
 
 def open_collection(folder: Path, parameters: str = "", device: int | None = None) -> Collection:
     """A vectors folder or an index folder; `parameters` and `device` are those of `read_index`."""
-    if (folder / "vectors.json").exists() or not folder.exists():
+    if not folder.exists():
+        unfinished = folder.with_name(f".{folder.name}.pieces").is_dir()
+        raise VectorsError(
+            f"{folder}: no vectors or index here" + ("; it is not finished, run its job again" if unfinished else "")
+        )
+    if (folder / "vectors.json").exists():
         if parameters:
             raise VectorsError(f"--parameters {parameters}: {folder} is searched exactly, vector by vector; give an index folder")
         return _of_vectors(read_vectors(folder))

@@ -73,7 +73,12 @@ def build_index(
     identity = {"type": kind, "vectors": vectors.digest, "count": len(vectors), "dimension": vectors.dimension}
     try:
         pieces = Pieces(folder.with_name(f".{folder.name}.pieces"), shards, identity)
-        _build_missing(pieces, vectors, kind, part, supervisor)
+        try:
+            _build_missing(pieces, vectors, kind, part, supervisor)
+        except SearchIndexError:
+            if len(pieces.missing()) == shards:  # a refused type must not stand in the way of another
+                pieces.remove()
+            raise
         if not pieces.whole:
             return None
         _join(folder, pieces, vectors, kind)

@@ -141,7 +141,7 @@ def test_the_real_network_knows_a_photo(test_data):
 
 
 def test_refusals(folders, tmp_path):
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="no such folder"):
         load_trunk(str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="configuration of the image trunk cannot be read"):
         read_trunk(tmp_path)

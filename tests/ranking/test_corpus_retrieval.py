@@ -374,8 +374,8 @@ def test_scores_that_are_not_finite(texts, tmp_path):
 
 
 def test_what_is_no_collection(texts, collection, tmp_path):
-    with pytest.raises(VectorsError, match="nothing: no vectors here"):
-        open_collection(tmp_path / "nothing")
+    with pytest.raises(VectorsError, match="nothing: no vectors or index here"):
+        open_collection(tmp_path / "nothing", "nprobe=3")
     with pytest.raises(VectorsError, match=r"--parameters nprobe=3: .* is searched exactly"):
         open_collection(tmp_path / "vectors/images", "nprobe=3")
     (tmp_path / "found").mkdir()

@@ -150,7 +150,7 @@ def test_a_broken_file_of_pairs_is_one_clear_error(tmp_path, split, name, conten
 
 
 def test_a_missing_file_of_pairs_and_one_that_is_no_text(tmp_path, split):
-    with pytest.raises(JudgementError, match="gone.csv: no such file"):
+    with pytest.raises(JudgementError, match=r"gone\.csv: no such file"):
         read_judgement(tmp_path / "gone.csv", split)
     (tmp_path / "x.csv").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(JudgementError, match="not a list of judgements"):

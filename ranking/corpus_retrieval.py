@@ -29,7 +29,7 @@ from corpora.store import StoreError
 from ranking.collection import Collection
 from ranking.diversity import diversity, recalls
 from ranking.matrix import RankingError
-from ranking.vectors import Origin, Vectors
+from ranking.vectors import Origin, Vectors, check_one_model
 from training.supervision import Nobody, Supervisor
 
 SCHEMA = 1
@@ -252,20 +252,9 @@ def _rank(scores: np.ndarray, places: np.ndarray, images: Sequence[str], own: fr
 
 def check_comparable(texts: Vectors, collection: Collection) -> None:
     """RankingError unless the scores of these vectors mean something."""
-    here, there = texts.made_by, collection.made_by
-    if here.kind != "texts":
-        raise RankingError(f"vectors of {here.corpus}: are of {here.kind}; give those of texts")
-    pairs = {
-        "dimension": (texts.dimension, collection.dimension),
-        "model": (here.model, there.model),
-        "weights": (here.weights, there.weights),
-        "measure": (here.measure, there.measure),
-    }
-    for name, (of_texts, of_images) in pairs.items():
-        if of_texts != of_images:
-            raise RankingError(
-                f"texts have {name} {of_texts} and images {of_images}: their vectors cannot be compared; encode both with one checkpoint"
-            )
+    if texts.made_by.kind != "texts":
+        raise RankingError(f"vectors of {texts.made_by.corpus}: are of {texts.made_by.kind}; give those of texts")
+    check_one_model(texts, collection.dimension, collection.made_by)
 
 
 def split_of(texts: Vectors, corpus: Path | None) -> Split | None:

@@ -21,7 +21,7 @@ import numpy as np
 from ranking import metrics
 from ranking.matrix import Axis, Provenance, Ranking, RankingError, Relevance
 from ranking.metrics import Positions, Ties
-from ranking.vectors import Vectors
+from ranking.vectors import Vectors, check_one_model
 
 SCHEMA = 1
 CUTOFFS = (1, 10, 100, 1000)
@@ -159,10 +159,9 @@ def as_table(result: dict[str, Any]) -> str:
 
 
 def _check_together(queries: Vectors, items: Vectors) -> None:
-    one, other = queries.made_by, items.made_by
-    differ = [name for name in ("weights", "measure", "kind") if getattr(one, name) != getattr(other, name)]
-    if queries.dimension != items.dimension or differ:
-        raise RankingError(f"queries and items are not vectors of one model: {one} and {other}")
+    check_one_model(queries, items.dimension, items.made_by)
+    if {queries.made_by.kind, items.made_by.kind} != {"images"}:
+        raise RankingError(f"vectors of {queries.made_by.kind} and {items.made_by.kind}: give those of images")
 
 
 def _provenance(items: Vectors) -> Provenance:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from corpora.pieces import Part, Pieces
 from corpora.progress import progress
 from ranking.index import Index, SearchIndexError, exact_search, merged, read_index, read_info, recall
-from ranking.vectors import Vectors
+from ranking.vectors import Vectors, check_one_model
 from training.supervision import Nobody, Supervisor
 
 BLOCK = 4096
@@ -46,6 +46,10 @@ class NeighbourSearch:
     """As of ranking.index.read_index."""
     device: int | None = None
     supervisor: Supervisor = field(default_factory=Nobody)
+
+    def __post_init__(self) -> None:
+        info = read_info(self.index)
+        check_one_model(self.queries, info.dimension, info.made_by)
 
     def run(self, part: Part = Part()) -> bool:  # noqa: B008
         """Search this part of the grid; whether the file stands. A file of another search is a SearchIndexError."""

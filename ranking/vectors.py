@@ -134,6 +134,17 @@ class Vectors:
             yield start, np.asarray(self.rows[start : start + size], np.float32)
 
 
+def check_one_model(queries: Vectors, dimension: int, made_by: Origin) -> None:
+    """VectorsError unless the queries and items of this dimension and origin are vectors of one model: a score would mean nothing."""
+    here = queries.made_by
+    pairs = {name: (getattr(here, name), getattr(made_by, name)) for name in ("model", "weights", "measure")}
+    for name, (own, others) in {"dimension": (queries.dimension, dimension), **pairs}.items():
+        if own != others:
+            raise VectorsError(
+                f"queries have {name} {own} and items {others}: their vectors cannot be compared; encode both with one checkpoint"
+            )
+
+
 def in_memory(rows: np.ndarray) -> Encode:
     """For vectors that are there already, made up or read elsewhere."""
     return lambda ranges: (rows[some.start : some.stop] for some in ranges)

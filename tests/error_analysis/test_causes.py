@@ -91,7 +91,7 @@ def test_what_stands_beyond_the_kept_items_is_not_known(
 ):
     analysis, _ = analysed({"m": scored({0: [2, 3, 4, 0]})})
     whole = evidence(analysis)
-    few = Evidence(whole.retrieval, Neighbours.of(whole.retrieval, k=2), whole.contents, whole.duplicates)
+    few = Evidence(whole.retrieval, Neighbours.of(whole.retrieval.ranking, k=2), whole.contents, whole.duplicates)
     assert [one.alone for one in diagnose(whole)] == [True]
     assert [one.alone for one in diagnose(few)] == [False]
 

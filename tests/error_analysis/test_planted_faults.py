@@ -21,7 +21,6 @@ from error_analysis.causes import NO_FAULTS, diagnose
 from error_analysis.contents import Contents
 from error_analysis.mining import Retrieval
 from error_analysis.near_duplicates import Duplicates
-from error_analysis.neighbours import Neighbours
 from error_analysis.rules import Evidence
 from ranking.matrix import Axis, Provenance, Ranking, Relevance
 
@@ -104,7 +103,7 @@ def causes(scenes: Scenes) -> Counter[tuple[str, str]]:
         Provenance("made up", "none", "", "test", scenes.split.digest, "made up"),
     )
     retrieval = Retrieval.of(ranking, "t2i")
-    evidence = Evidence(retrieval, Neighbours.of(retrieval), scenes.contents, scenes.duplicates)
+    evidence = Evidence(retrieval, retrieval.neighbours, scenes.contents, scenes.duplicates)
     true = {text: cause for text, _, cause in errors}
     return Counter((true[one.query], one.cause) for one in diagnose(evidence))
 

@@ -11,7 +11,6 @@ from error_analysis.language import Meaning, read
 from error_analysis.likeness import Pairs
 from error_analysis.mining import Direction, Retrieval
 from error_analysis.near_duplicates import Duplicates
-from error_analysis.neighbours import Neighbours
 from error_analysis.rules import (
     MANY,
     RULES,
@@ -71,7 +70,7 @@ def evidence(make_ranking: Callable[..., Ranking]) -> Callable[..., Evidence]:
         matrix = np.zeros((len(ids), len(said))) if scores is None else scores
         retrieval = Retrieval.of(make_ranking(split, matrix), direction)
         duplicates = Duplicates(images, texts, np.empty((0, 2), np.int64), (), 0)
-        return Evidence(retrieval, Neighbours.of(retrieval), Contents.of(split), duplicates, accepted)
+        return Evidence(retrieval, retrieval.neighbours, Contents.of(split), duplicates, accepted)
 
     return make
 

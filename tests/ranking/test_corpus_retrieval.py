@@ -349,9 +349,9 @@ def test_a_damaged_piece_is_removed_and_made_again(retrieval, whole):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"weights": "v"}, "texts have weights v and images w"),
-        ({"model": "other"}, "texts have model other and images made-up"),
-        ({"measure": "l2"}, "texts have measure l2 and images ip"),
+        ({"weights": "v"}, "queries have weights v and items w"),
+        ({"model": "other"}, "queries have model other and items made-up"),
+        ({"measure": "l2"}, "queries have measure l2 and items ip"),
         ({"kind": "images"}, "give those of texts"),
     ],
 )
@@ -361,7 +361,7 @@ def test_vectors_that_cannot_be_compared(texts, collection, tmp_path, changes, t
 
 
 def test_vectors_of_another_width(collection, tmp_path):
-    with pytest.raises(RankingError, match="texts have dimension 2 and images 3"):
+    with pytest.raises(RankingError, match="queries have dimension 2 and items 3"):
         Retrieval(stored(tmp_path / "narrow", "texts", ROWS["texts"][:, :2]), None, collection, tmp_path / "found", 5)
 
 

@@ -203,11 +203,11 @@ def test_memory_is_flat():
 def test_refused():
     rows, labels = sample()
     one = vectors(rows)
-    with pytest.raises(RankingError, match="not vectors of one model"):
+    with pytest.raises(RankingError, match="cannot be compared"):
         evaluate(one, vectors(rows, weights="other"), named(labels))
-    with pytest.raises(RankingError, match="not vectors of one model"):
+    with pytest.raises(RankingError, match="cannot be compared"):
         evaluate(one, vectors(rows, measure="l2"), named(labels))
-    with pytest.raises(RankingError, match="not vectors of one model"):
+    with pytest.raises(RankingError, match="cannot be compared"):
         evaluate(one, vectors(rows[:, :3]), named(labels))
     with pytest.raises(RankingError, match="image 'i7' has no class"):
         evaluate(one, one, named(labels) | {"i7": ""})

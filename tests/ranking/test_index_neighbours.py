@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from corpora.pieces import Part
 from ranking.index import Index, SearchIndexError, exact_search, recall
 from ranking.index_changes import put, remove
 from ranking.neighbours import NeighbourSearch
-from ranking.vectors import Vectors
+from ranking.vectors import Measure, Vectors, VectorsError
 
 ASKED = Vectors([f"query-{number}" for number in range(len(QUERIES))], QUERIES, origin(), "queries")
 
@@ -26,8 +27,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("ranking.neighbours.BLOCK", 16)
 
 
-def search(folder: Path, k: int = 5, **more) -> NeighbourSearch:
-    return NeighbourSearch(folder / "out" / "neighbours.parquet", ASKED, folder / "index", k, **more)
+def search(folder: Path, k: int = 5, measure: Measure = "ip", **more) -> NeighbourSearch:
+    asked = replace(ASKED, made_by=origin(measure))
+    return NeighbourSearch(folder / "out" / "neighbours.parquet", asked, folder / "index", k, **more)
 
 
 def read(folder: Path) -> dict[str, list[str]]:
@@ -41,7 +43,7 @@ def read(folder: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize("shards", [1, 4])
 def test_the_file_is_brute_force(tmp_path, measure, shards):
     built(tmp_path / "index", "Flat", measure, shards)
-    assert search(tmp_path).run()
+    assert search(tmp_path, measure=measure).run()
     truth = scores(ROWS, measure)
     places = best(truth, 5)
     assert list(read(tmp_path).values()) == [[f"item-{place}" for place in row] for row in places]
@@ -134,3 +136,11 @@ def test_recall_is_that_of_the_queries(tmp_path):
     remove(tmp_path / "index", ["item-3"])
     with pytest.raises(SearchIndexError, match="or was changed since"):
         search(tmp_path).recall(collection())
+
+
+@pytest.mark.parametrize("change", [{"weights": "v"}, {"model": "other"}, {"measure": "l2"}])
+def test_queries_of_another_model_are_refused(tmp_path, change):
+    built(tmp_path / "index", "Flat", "ip", 1)
+    others = replace(ASKED, made_by=replace(origin(), **change))
+    with pytest.raises(VectorsError, match=f"queries have {next(iter(change))} "):
+        NeighbourSearch(tmp_path / "out.parquet", others, tmp_path / "index", 5)

@@ -15,13 +15,28 @@ from scipy.sparse.csgraph import connected_components
 
 from corpora.corpus import Corpus, Split
 from error_analysis.comparison import Shift, check_same_split, compare, related
-from error_analysis.mining import DIRECTIONS, Direction, Example, Mined, Retrieval, chosen, easy, examples, hard, mine
+from error_analysis.mining import (
+    DIRECTIONS,
+    By,
+    Direction,
+    Example,
+    Mined,
+    Retrieval,
+    at_least,
+    below,
+    chosen,
+    easy,
+    examples,
+    hard,
+    mine,
+)
 from error_analysis.neighbours import Neighbours
 from ranking.evaluate import evaluate
 from ranking.matrix import Axis, Provenance, Ranking, RankingError, Relevance
 from ranking.metrics import Ties
 
 Level = Literal["hard", "easy", "chosen"]
+LISTS: tuple[Level, Level] = ("hard", "easy")
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,12 @@ class Options:
     """Examples of a list; 0 for all."""
     seed: int = 0
     ties: Ties = "pessimistic"
+    by: By = "rank"
+    """What the lists of hard and easy queries go by; the options above are for ranks, those below for the others."""
+    hard_below: float | None = None
+    """Hard: a margin or average precision below this; by default 0 and 0.1."""
+    easy_from: float | None = None
+    """Easy: a margin or average precision of this or more; by default 0 and 1."""
     images: tuple[str, ...] = ()
     captions: tuple[str, ...] = ()
 
@@ -47,6 +68,12 @@ class Options:
         for name, least in (("hard", 1), ("easy", 1), ("top", 1), ("gap", 1), ("sample", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be at least {least}")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The margin or average precision below which a query is hard, and from which on it is easy."""
+        hard, easy = (0.0, 0.0) if self.by == "margin" else (0.1, 1.0)
+        return hard if self.hard_below is None else self.hard_below, easy if self.easy_from is None else self.easy_from
 
     def ids(self, direction: Direction) -> tuple[str, ...]:
         """The chosen queries of a direction."""
@@ -190,8 +217,12 @@ def _model(name: str, ranking: Ranking, options: Options) -> Model:
     retrievals = {direction: Retrieval.of(ranking, direction, options.ties) for direction in DIRECTIONS}
     mined: dict[Level, dict[Direction, Mined]] = {"hard": {}, "easy": {}, "chosen": {}}
     for direction, retrieval in retrievals.items():
-        mined["hard"][direction] = mine(retrieval, hard(retrieval, options.hard), options.sample, options.seed)
-        mined["easy"][direction] = mine(retrieval, easy(retrieval, options.easy), options.sample, options.seed)
+        if options.by == "rank":
+            found = hard(retrieval, options.hard), easy(retrieval, options.easy)
+        else:
+            found = below(retrieval, options.by, options.ends[0]), at_least(retrieval, options.by, options.ends[1])
+        for level, queries in zip(LISTS, found, strict=True):
+            mined[level][direction] = mine(retrieval, queries, options.sample, options.seed)
         mined["chosen"][direction] = mine(retrieval, chosen(retrieval, options.ids(direction)), sample=0)
     return Model(name, ranking.provenance, evaluate(ranking, ties=options.ties), retrievals, mined)
 

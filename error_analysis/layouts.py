@@ -19,7 +19,7 @@ from error_analysis.summary import histogram, sentences
 from ranking.matrix import RankingError
 
 SCHEMA = 1
-RANKS = "1-based: 1 is the first place; the options count places: hard is a truth not among the first `hard`"
+RANKS = "1-based: 1 is the first place; the options count places: hard is, by rank, a truth not among the first `hard`"
 
 Json = dict[str, Any]
 

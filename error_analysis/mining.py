@@ -19,6 +19,8 @@ from ranking.matrix import Kind, Ranking, RankingError
 from ranking.metrics import Positions, Ties, positions
 
 Direction = Literal["i2t", "t2i"]
+By = Literal["rank", "margin", "ap"]
+"""What tells hard queries from easy ones: the rank of the best truth, its score less the best wrong item's, or average precision."""
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 QUERY_KIND: dict[Direction, Kind] = {"i2t": "image", "t2i": "text"}
 SHOWN = 10
@@ -84,6 +86,30 @@ def easy(retrieval: Retrieval, threshold: int = 1) -> np.ndarray:
     """Indices of the queries with a truth among the first `threshold` (rank < threshold), the best first."""
     order = np.argsort(retrieval.ranks, kind="stable")
     return order[retrieval.ranks[order] <= threshold - 1]
+
+
+def precision(at: Positions) -> np.ndarray:
+    """(Q,) average precision of each query over all its truths."""
+    result: np.ndarray = at.per_query((at.order + 1) / (at.values + 1)) / at.counts
+    return result
+
+
+def below(retrieval: Retrieval, by: By, threshold: float) -> np.ndarray:
+    """Indices of the queries whose margin or average precision is below the threshold, the worst first."""
+    values = _ease(retrieval, by)
+    order = np.argsort(values, kind="stable")
+    return order[values[order] < threshold]
+
+
+def at_least(retrieval: Retrieval, by: By, threshold: float) -> np.ndarray:
+    """Indices of the queries whose margin or average precision is the threshold or more, the best first."""
+    values = _ease(retrieval, by)
+    order = np.argsort(-values, kind="stable")
+    return order[values[order] >= threshold]
+
+
+def _ease(retrieval: Retrieval, by: By) -> np.ndarray:
+    return retrieval.neighbours.margin if by == "margin" else precision(retrieval.positions)
 
 
 def chosen(retrieval: Retrieval, query_ids: Iterable[str]) -> np.ndarray:

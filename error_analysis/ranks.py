@@ -6,15 +6,15 @@ from itertools import combinations
 
 import numpy as np
 
-from error_analysis.analysis import Analysis, Model
-from error_analysis.mining import DIRECTIONS, Direction
+from error_analysis.analysis import Analysis, Model, Options
+from error_analysis.mining import DIRECTIONS, Direction, precision
 from error_analysis.section import Cell, Column, Plot, Section, Series, Table
 from error_analysis.summary import NOUN, WAY, counted, histogram, of_models
-from ranking.metrics import Positions
 
 LISTS = EXAMPLES, QUERIES = "examples", "queries"
 """Sections that list queries and find nothing."""
 LEVELS = ("chosen", "hard", "easy")
+BY = {"margin": "a margin (best truth's score less the best wrong item's)", "ap": "an average precision"}
 FIGURES = ("R@1", "R@5", "R@10", "MedR", "MeanR", "MRR", "mAP", "R-precision", "MAP@R", "NDCG@10")
 
 
@@ -63,11 +63,18 @@ def examples(analysis: Analysis) -> Section:
         EXAMPLES,
         "Hard and easy queries",
         (
-            f"Hard: no truth among the first {options.hard}. Easy: a truth {_among(options.easy)}. {drawn}",
+            f"{_rule(options)} {drawn}",
             *(_counted(model) for model in analysis.models),
         ),
         tuple(_examples(analysis, direction) for direction in DIRECTIONS),
     )
+
+
+def _rule(options: Options) -> str:
+    if options.by == "rank":
+        return f"Hard: no truth among the first {options.hard}. Easy: a truth {_among(options.easy)}."
+    hard, easy = options.ends
+    return f"Hard: {BY[options.by]} below {hard:g}. Easy: of {easy:g} or more."
 
 
 def _among(places: int) -> str:
@@ -160,7 +167,7 @@ def _queries(analysis: Analysis, direction: Direction) -> Table:
         )
     if several:  # of a single truth it says what the rank says
         for model in models:
-            columns.append((Column(f"{model.name}: AP", "share"), _precision(model.retrievals[direction].positions).tolist()))
+            columns.append((Column(f"{model.name}: AP", "share"), precision(model.retrievals[direction].positions).tolist()))
     return Table(
         f"queries-{direction}",
         f"{WAY[direction]}: every {NOUN[direction]}",
@@ -170,8 +177,3 @@ def _queries(analysis: Analysis, direction: Direction) -> Table:
         + (" AP: average precision over all truths." if several else ""),
         direction,
     )
-
-
-def _precision(at: Positions) -> np.ndarray:
-    """Average precision of each query."""
-    return at.per_query((at.order + 1) / (at.values + 1)) / at.counts

@@ -36,6 +36,12 @@ class Config:
     """The same seed draws the same examples."""
     ties: Literal["pessimistic", "optimistic", "expected"] = "pessimistic"
     """A wrong item with the truth's score stands above it, below it, or halfway."""
+    by: Literal["rank", "margin", "ap"] = "rank"
+    """What the lists of hard and easy queries go by: the truth's rank, its score less the best wrong item's, or average precision."""
+    hard_below: float | None = None
+    """With --by margin or ap: a query is hard below this; by default 0 and 0.1."""
+    easy_from: float | None = None
+    """With --by margin or ap: a query is easy from this on; by default 0 and 1."""
     images: tuple[str, ...] = ()
     """Ids of image queries to show whatever their rank."""
     captions: tuple[str, ...] = ()
@@ -49,6 +55,10 @@ class Config:
         missing = [path for path in self.judgements if not path.is_file()]
         if missing:
             raise ValueError(f"--judgements {missing[0]}: no such file")
+        if self.original_layouts and self.by != "rank":
+            raise ValueError(f"--by {self.by}: the original's lists go by rank; leave out --original-layouts")
+        if self.by == "rank" and (self.hard_below, self.easy_from) != (None, None):
+            raise ValueError("--hard-below and --easy-from: are for --by margin or ap; ranks have --hard and --easy")
 
 
 RESOURCES = Resources(gpus_per_node=0, minutes=60)

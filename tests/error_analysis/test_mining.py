@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from error_analysis.mining import Retrieval, chosen, easy, examples, hard, mine
+from error_analysis.mining import Retrieval, at_least, below, chosen, easy, examples, hard, mine
 from ranking.matrix import Axis, Provenance, Ranking, RankingError, Relevance, read_ranking, write_ranking
 
 
@@ -32,6 +32,19 @@ def test_thresholds_count_places(known_ranks):
 def test_every_query_is_hard_or_among_the_first_ten(known_ranks):
     retrieval = Retrieval.of(known_ranks([0, 5, 9, 10, 19], 20), "t2i")
     assert sorted([*hard(retrieval, 10), *easy(retrieval, 10)]) == [0, 1, 2, 3, 4]
+
+
+def test_by_margin_and_by_average_precision():
+    """Two images; of four captions a owns 0, 1 and b 2, 3."""
+    scores = np.array([[4, 1, 3, 0], [5, 0, 2, 1]], np.float32)
+    relevant = Relevance.from_pairs(np.array([[0, 0], [0, 1], [1, 2], [1, 3]]), 2)
+    ranking = Ranking(Axis("image", ("a", "b")), Axis("text", tuple("wxyz")), relevant, scores, SOURCE)
+    retrieval = Retrieval.of(ranking, "i2t")
+    # a: truths at places 1 and 3, margin 4 - 3, AP (1 + 2/3) / 2; b: at 2 and 3, margin 2 - 5, AP (1/2 + 2/3) / 2
+    assert below(retrieval, "margin", 1).tolist() == [1] and below(retrieval, "margin", 1.5).tolist() == [1, 0]
+    assert at_least(retrieval, "margin", 1).tolist() == [0] and at_least(retrieval, "margin", -3).tolist() == [0, 1]
+    assert below(retrieval, "ap", 0.58).tolist() == [] and below(retrieval, "ap", 0.59).tolist() == [1]
+    assert at_least(retrieval, "ap", 0.83).tolist() == [0] and at_least(retrieval, "ap", 0.84).tolist() == []
 
 
 @pytest.mark.parametrize(

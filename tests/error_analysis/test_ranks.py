@@ -84,3 +84,21 @@ def test_examples(study):
     )
     assert captions.direction == "t2i" and len(captions.rows) == 3 + 1 + 4
     assert "Easy: a truth among the first 2. All of them." in examples(study("one", easy=2, sample=0)).sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "rule", "hard", "easy"),
+    [
+        ({}, "Hard: no truth among the first 10. Easy: a truth in the first place.", 0, 1),
+        ({"by": "margin"}, "Hard: a margin (best truth's score less the best wrong item's) below 0. Easy: of 0 or more.", 3, 1),
+        ({"by": "margin", "hard_below": -0.3, "easy_from": -0.25}, "below -0.3. Easy: of -0.25 or more.", 1, 3),
+        ({"by": "ap"}, "Hard: an average precision below 0.1. Easy: of 1 or more.", 0, 1),
+        ({"by": "ap", "hard_below": 0.5}, "Hard: an average precision below 0.5. Easy: of 1 or more.", 1, 1),
+    ],
+)
+def test_lists_go_by_rank_margin_or_average_precision(study, options, rule, hard, easy):
+    """Model one's captions stand at 2, 2, 3 and 1, with margins -0.5, -0.25, -0.125 and 2."""
+    analysis = study("one", **options)
+    assert rule in examples(analysis).sentences[0]
+    mined = analysis.models[0].mined
+    assert (mined["hard"]["t2i"].total, mined["easy"]["t2i"].total) == (hard, easy)

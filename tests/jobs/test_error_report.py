@@ -109,6 +109,25 @@ def test_names(corpus, two, run_dir, tmp_path):
         run(Config(rankings=(two[0], two[0])), run_dir)
 
 
+def test_lists_by_margin(two, run_dir):
+    run(Config(rankings=two, by="margin", hard_below=1e9), run_dir)
+    told = json.loads((run_dir / "report/report.json").read_text())["options"]
+    assert (told["by"], told["hard_below"]) == ("margin", 1e9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"judgements": (Path("gone.csv"),)}, "--judgements gone.csv: no such file"),
+        ({"by": "ap", "original_layouts": True}, "--by ap: the original's lists go by rank"),
+        ({"easy_from": 1.0}, "--hard-below and --easy-from: are for --by margin or ap"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**options)
+
+
 def test_mistakes_are_told(corpus, two, run_dir, tmp_path):
     with pytest.raises(ValueError, match="--rankings: name at least one"):
         run(Config(), run_dir)

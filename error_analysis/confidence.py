@@ -35,6 +35,8 @@ from ranking.evaluate import CUTOFFS
 from ranking.metrics import Positions
 
 ALPHA = 0.05
+LED = 3
+NOISE = "It is noise."
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def section(analysis: Analysis) -> Section:
         tables += [_difference_table(draws), _verdict_table(found)]
     pairs = _of_pairs(found)
     said = [*_of_recall(rows, [model.name for model in analysis.models]), *pairs]
-    return Section("confidence", "How sure the figures are", tuple(said), tuple(tables), _plots(rows), " ".join(pairs[:3]))
+    return Section("confidence", "How sure the figures are", tuple(said), tuple(tables), _plots(rows), _lead(pairs))
 
 
 def _of_recall(rows: Sequence[tuple[Cell, ...]], models: Sequence[str]) -> list[str]:
@@ -199,13 +201,21 @@ def _of_recall(rows: Sequence[tuple[Cell, ...]], models: Sequence[str]) -> list[
     return said
 
 
+def _lead(pairs: Sequence[str]) -> str:
+    """What is more than chance, and of how many pairs of models nothing is."""
+    real, noise = ([said for said in pairs if said.endswith(NOISE) is chance] for chance in (False, True))
+    if len(noise) > 1:
+        noise = [f"{len(noise)} pairs of models differ by no more than chance: that is noise."]
+    return " ".join([*real[:LED], *noise])
+
+
 def _of_pairs(found: Sequence[Verdict]) -> list[str]:
     """One sentence a pair of models: what is more than chance, or that nothing is."""
     said = []
     for a, b in dict.fromkeys((verdict.first, verdict.second) for verdict in found):
         own = [verdict for verdict in found if (verdict.first, verdict.second) == (a, b)]
         if not any(verdict.better for verdict in own):
-            said.append(f"{a} and {b} differ by no more than chance: none of {len(own)} tests finds a difference. It is noise.")
+            said.append(f"{a} and {b} differ by no more than chance: none of {len(own)} tests finds a difference. {NOISE}")
         for better, other in ((a, b), (b, a)):
             won = [f"{verdict.figure} {WAY[verdict.direction].lower()}" for verdict in own if verdict.better == better]
             where = f"all {len(own)} tests" if len(won) == len(own) else f"{len(won)} of {len(own)} tests: {', '.join(won)}"

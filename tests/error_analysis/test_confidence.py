@@ -106,6 +106,15 @@ def test_noise_is_called_noise(study):
     assert found.lead == found.sentences[-1]
 
 
+def test_the_overview_counts_the_pairs_that_are_noise(study):
+    lead = section(study(a=0.2, bb=0.2, ccc=0.2)).lead
+    assert lead == "3 pairs of models differ by no more than chance: that is noise."
+    assert section(study(a=0.2, bb=0.2, ccc=1.5)).lead == (
+        "a is better than ccc beyond chance in all 10 tests. bb is better than ccc beyond chance in all 10 tests. "
+        "a and bb differ by no more than chance: none of 10 tests finds a difference. It is noise."
+    )
+
+
 def test_a_better_model_is_called_better(study):
     for names in (("a", "bb"), ("bb", "a")):
         analysis = study(**{name: {"a": 0.2, "bb": 1.5}[name] for name in names})

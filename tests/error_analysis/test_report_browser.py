@@ -113,13 +113,17 @@ def find(browser, selector: str):
     return browser.find_element("css selector", selector)
 
 
-def becomes(browser, selector: str, text: str) -> bool:
-    """Whether an element says this, soon: the page turns to another query after a key or a click, not during it."""
+def soon(browser, true) -> bool:
+    """Whether this comes true: the page turns to another query after a key or a click, not during it."""
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.wait import WebDriverWait
 
-    wait = WebDriverWait(browser, 10, 0.05, [StaleElementReferenceException])
-    return wait.until(lambda _: find(browser, selector).text == text, f"{selector} never says {text}")
+    return WebDriverWait(browser, 10, 0.05, [StaleElementReferenceException]).until(lambda _: true(), "it never came true")
+
+
+def becomes(browser, selector: str, text: str) -> bool:
+    """Whether an element comes to say this."""
+    return soon(browser, lambda: find(browser, selector).text == text)
 
 
 def complaints(browser) -> list[str]:
@@ -319,7 +323,8 @@ def test_from_a_table_to_its_queries_and_back(browser, page):
     scrolled = browser.execute_script("document.querySelector('#table-mixed').scrollIntoView(); return scrollY")
     browser.find_elements("css selector", "#table-mixed tbody a")[1].click()
     assert becomes(browser, "#query .id", "c38") and becomes(browser, ".bar .count", "2 of 40")
-    assert browser.title.startswith("c38 \u00b7 Error report") and browser.execute_script("return scrollY") == 0
+    assert soon(browser, lambda: browser.title.startswith("c38 \u00b7 Error report"))
+    assert soon(browser, lambda: browser.execute_script("return scrollY") == 0)
     find(browser, "#query h1").send_keys("\ue014")  # right
     assert becomes(browser, "#query .id", "c37")
     for key in ("c38", "c39"):
@@ -327,8 +332,8 @@ def test_from_a_table_to_its_queries_and_back(browser, page):
         assert becomes(browser, "#query .id", key)
     find(browser, "#query h1").send_keys("\ue00c")  # escape
     assert becomes(browser, "#query h1", "")  # hidden
-    assert find(browser, "#report").is_displayed() and not find(browser, "#query").is_displayed()
-    assert abs(browser.execute_script("return scrollY") - scrolled) < 60
+    assert soon(browser, lambda: find(browser, "#report").is_displayed() and not find(browser, "#query").is_displayed())
+    assert soon(browser, lambda: abs(browser.execute_script("return scrollY") - scrolled) < 60)
     assert complaints(browser) == []
 
 

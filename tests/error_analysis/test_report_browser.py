@@ -161,9 +161,9 @@ def test_a_script_in_a_caption_is_inert(browser, page):
     scripts = browser.execute_script("return document.scripts.length")
     for place in range(60, 64):
         browser.get(f"{page.as_uri()}#query=t2i/c{place}")
-        assert find(browser, "#query h1").text == EVIL[place - 60]
+        assert becomes(browser, "#query h1", EVIL[place - 60])
     browser.get(f"{page.as_uri()}#query=i2t/evil")
-    assert EVIL[0] in find(browser, "#query .about").text
+    assert soon(browser, lambda: EVIL[0] in find(browser, "#query .about").text)
     assert "owned" not in browser.title and browser.execute_script("return document.scripts.length") == scripts
     assert [
         image for image in browser.find_elements("css selector", "img") if "thumbnails/" not in image.get_attribute("src")
@@ -302,7 +302,7 @@ def test_a_query_has_every_models_first_items_side_by_side(browser, page):
     content = json.loads((page.parent / "report.json").read_text())
     table = next(table for part in content["sections"] for table in part["tables"] if table["name"] == "queries-t2i")
     row = next(row for row in table["rows"] if row[0] == "c6")
-    assert not find(browser, "#report").is_displayed() and find(browser, "#query h1").text == "a plain caption 3"
+    assert becomes(browser, "#query h1", "a plain caption 3") and not find(browser, "#report").is_displayed()
     assert [name.text for name in browser.find_elements("css selector", ".models h2")] == ["a", "b"]
     for number, model in enumerate(browser.find_elements("css selector", ".models > section")):
         assert f"Truth at rank {row[1 + number]} of 31" in model.text
@@ -342,12 +342,12 @@ def test_ids_of_any_letters_have_an_address(browser, page):
         go(browser, f"{page.as_uri()}#query=i2t/{quote(key, safe='')}")
         assert becomes(browser, "#query .id", key)
         find(browser, ".models .text a").click()
-        assert "#query=t2i/c" in browser.current_url, place
+        assert soon(browser, lambda: "#query=t2i/c" in browser.current_url), place
         go(browser, f"{page.as_uri()}#query=t2i/c{2 * place}")
         find(browser, ".about .image a").click()
         assert becomes(browser, "#query .id", key)
     go(browser, f"{page.as_uri()}#query=i2t/100%")  # not an address at all
-    assert find(browser, "#query h1").text == "No image with this id" and complaints(browser) == []
+    assert becomes(browser, "#query h1", "No image with this id") and complaints(browser) == []
 
 
 def test_a_link_to_a_folded_table_opens_it(browser, page):
